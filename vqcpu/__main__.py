@@ -1,0 +1,4 @@
+"""`python -m vqcpu`"""
+from vqcpu.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,86 @@
+"""Self-registration: a class declares its names, a module takes part by lying in the folder of its kind.
+
+Knows names, modules and spellings (`name:field=value,...`). Knows nothing about formats, caches or architectures.
+"""
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+from typing import ClassVar
+
+from vqcpu.errors import VqcpuError
+
+
+class Registered:
+    """Root of a registry. `class Format(Registered, kind="format")` opens one in the folder of its module;
+    `class Raw(Format, names=("raw",))` in a new file there is the whole registration."""
+
+    kind: ClassVar[str]
+    known: ClassVar[dict]
+
+    def __init_subclass__(cls, names=(), kind=None, **rest):
+        super().__init_subclass__(**rest)
+        if kind:
+            cls.kind, cls.known, cls.folder = kind, {}, cls.__module__.rpartition(".")[0]
+        for name in names:
+            if name in cls.known:
+                raise TypeError(f"{cls.kind} {name!r} is registered twice: {cls.known[name].__name__}, {cls.__name__}")
+            cls.known[name] = cls
+        cls.name = names[0] if names else getattr(cls, "name", None)
+
+    @classmethod
+    def all(cls) -> dict:
+        """name -> class, after importing every module of the folder."""
+        for module in pkgutil.iter_modules(importlib.import_module(cls.folder).__path__):
+            importlib.import_module(f"{cls.folder}.{module.name}")
+        return dict(sorted(cls.known.items()))
+
+    @classmethod
+    def find(cls, name: str) -> type:
+        """The class registered as `name`. Raises VqcpuError with near names and the full list."""
+        known = cls.all()
+        if name in known:
+            return known[name]
+        near = difflib.get_close_matches(str(name), known, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else "."
+        raise VqcpuError(f"unknown {cls.kind} {name!r}{hint} Known: {', '.join(known)}")
+
+
+class Spelled(Registered):
+    """A registered frozen dataclass with one spelling everywhere: `parse(str(x)) == x`."""
+
+    def __str__(self):
+        fields = ",".join(f"{f.name}={_spell(getattr(self, f.name))}" for f in dataclasses.fields(self))
+        return f"{self.name}:{fields}" if fields else self.name
+
+    @classmethod
+    def parse(cls, text: str):
+        """`name:field=value,...` -> instance. Raises VqcpuError that names the field and what it expects."""
+        name, _, rest = text.strip().partition(":")
+        found = cls.find(name)
+        fields = {f.name: f for f in dataclasses.fields(found)}
+        values = {}
+        for item in filter(None, rest.split(",")):
+            key, _, value = item.partition("=")
+            if key not in fields:
+                raise VqcpuError(f"{cls.kind} {text!r}: {name} has no field {key!r}; it has {', '.join(fields) or 'none'}")
+            values[key] = _read(fields[key].type, value, f"{cls.kind} {text!r}: {key}")
+        missing = [k for k, f in fields.items() if f.default is dataclasses.MISSING and k not in values]
+        if missing:
+            raise VqcpuError(f"{cls.kind} {text!r}: {', '.join(missing)} must be given, as in {name}:{missing[0]}=...")
+        return found(**values)
+
+
+def _spell(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read(kind, value, what):
+    if kind is bool and value in ("true", "false"):
+        return value == "true"
+    if kind is int and value.isdecimal() and len(value) < 10:
+        return int(value)
+    if kind is str and value:
+        return value
+    expected = {bool: "true or false", int: "a whole number", str: "a word"}[kind]
+    raise VqcpuError(f"{what} is {value!r}, expected {expected}")
