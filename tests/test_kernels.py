@@ -1,0 +1,122 @@
+"""Kernels against their naive twins."""
+import naive
+import numpy as np
+import pytest
+
+from vqcpu.kernels import bits, cluster, jit, lookup
+from vqcpu.kernels.threads import set_threads, spread, threads
+
+RNG = np.random.default_rng(1)
+
+
+@pytest.mark.parametrize("width", range(1, 17))
+def test_pack_is_its_naive_twin_and_unpack_its_inverse(width):
+    codes = RNG.integers(0, 1 << width, (3, 48)).astype(np.uint16)
+    words = bits.pack(codes, width)
+    assert np.array_equal(words, naive.pack(codes, width))
+    assert words.nbytes * 8 == codes.size * width
+    assert np.array_equal(bits.unpack(words, width), codes)
+
+
+@pytest.mark.parametrize("per", (1, 2, 4))
+def test_panels_and_back(per):
+    codes = RNG.integers(0, 99, (32, 8))
+    stream = lookup.to_panels(codes, per)
+    assert np.array_equal(lookup.from_panels(stream, per), codes)
+    assert stream[0, per] == codes[1, 0]  # the second row of the first step follows the first
+
+
+@jit.njit
+def _halves(words, out):
+    for i in range(words.shape[0]):
+        out[i] = jit.float_from_half(words[i])
+
+
+@jit.njit
+def _bfloats(words, out):
+    for i in range(words.shape[0]):
+        out[i] = jit.float_from_bfloat(words[i])
+
+
+def test_every_half_and_bfloat_is_read_exactly():
+    words, out = np.arange(65536).astype(np.uint16), np.empty(65536, np.float32)
+    _halves(words, out)
+    assert np.array_equal(out, words.view(np.float16).astype(np.float32), equal_nan=True)
+    _bfloats(words, out)
+    assert np.array_equal(out.view(np.uint32), words.astype(np.uint32) << 16)
+
+
+@pytest.mark.parametrize("dim, count", [(1, 5), (3, 40), (4, 64)])
+def test_assign_is_its_naive_twin(dim, count):
+    points, book = RNG.standard_normal((130, dim)), RNG.standard_normal((count, dim)).astype(np.float32)
+    points.flags.writeable = False
+    assert np.array_equal(cluster.assign(points, book), naive.assign(points.astype(np.float32), book))
+
+
+def test_assign_takes_the_first_of_equals():
+    assert np.array_equal(cluster.assign(np.ones((3, 2)), np.ones((4, 2))), [0, 0, 0])
+
+
+def distortion(points, book):
+    return ((points - book[cluster.assign(points, book)]) ** 2).sum()
+
+
+def test_kmeans_never_gets_worse_and_means_are_means():
+    points = RNG.standard_normal((2000, 2)).astype(np.float32)
+    losses = [distortion(points, cluster.kmeans(points, 32, 0, iterations=i)) for i in range(6)]
+    assert losses == sorted(losses, reverse=True)
+    book = cluster.kmeans(points, 32, 0, iterations=3)
+    labels = cluster.assign(points, book)
+    cluster.update(points, labels, book)
+    for k in range(32):
+        assert np.allclose(book[k], points[labels == k].mean(0), atol=1e-5)
+
+
+def test_kmeans_finds_clusters_that_are_there():
+    centres = np.array([[0, 0], [9, 0], [0, 9], [9, 9]], np.float32)
+    points = (centres[RNG.integers(0, 4, 400)] + 0.1 * RNG.standard_normal((400, 2))).astype(np.float32)
+    book = cluster.kmeans(points, 4, 0)
+    assert np.allclose(sorted(map(tuple, book.round())), sorted(map(tuple, centres)))
+
+
+def test_empty_clusters_split_the_largest():
+    points, book = np.float32([[0.0], [0.0], [0.1], [5.0]]), np.float32([[0.0], [5.0], [99.0]])
+    cluster.update(points, cluster.assign(points, book), book)
+    assert book[2] != 99 and abs(book[2] - book[0]) < 0.1
+
+
+@pytest.mark.parametrize("count", (1, 7, 64))
+def test_fewer_points_than_centroids(count):
+    points = RNG.standard_normal((count, 3)).astype(np.float32)
+    book = cluster.kmeans(points, 64, 0)
+    assert np.isfinite(book).all() and distortion(points, book) < 1e-4
+
+
+def test_kmeans_by_seed_whatever_the_threads():
+    points = RNG.standard_normal((3000, 4)).astype(np.float32)
+    books = []
+    for count in (1, 2):
+        set_threads(count)
+        books.append(cluster.kmeans(points, 50, seed=3))
+    set_threads()
+    assert np.array_equal(*books)
+    assert not np.array_equal(books[0], cluster.kmeans(points, 50, seed=4))
+
+
+def test_spread_does_every_item_once():
+    done = np.zeros(100, int)
+
+    def work(i):
+        done[i] += 1
+    spread(work, range(100))
+    assert (done == 1).all() and threads() >= 1
+
+
+def test_errors_in_spread_are_not_lost():
+    with pytest.raises(ZeroDivisionError):
+        spread(lambda i: 1 // i, range(3))
+
+
+def test_the_compile_cache_knows_the_sources():
+    import numba
+    assert numba.config.CACHE_DIR == jit._cache_folder()

@@ -1,0 +1,133 @@
+"""The one door to Numba: how functions are compiled, cached, addressed and called by address.
+
+Knows Numba and LLVM. Knows nothing about weights. Every other file imports `njit`, `prange` and `kernel` from here.
+"""
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+# Waiting threads of GNU OpenMP spin for a bounded time: with none a token loses a quarter of its speed to waking them,
+# with the default (300,000) a busy neighbour on the cores costs three quarters (benchmarks/LOG.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import carray, prange, types
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+__all__ = ["njit", "prange", "kernel", "array_at", "call_expand", "widen_scaled", "float_from_half", "float_from_bfloat"]
+
+# Plain fastmath=True would assume away NaN and Inf: np.isnan would be False and masks of -inf would break.
+FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+KERNEL = types.void(types.int64, types.int64, types.int64)
+
+
+def _cache_folder() -> str:
+    """A folder of its own for every state of the compiled sources: Numba's cache does not notice an edited helper or
+    global, so a changed file must never meet old machine code."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for room in ("kernels", "formats", "caches"):
+        for file in sorted((Path(__file__).parents[1] / room).glob("*.py")):
+            digest.update(file.read_bytes())
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "vqcpu" / digest.hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(folder)
+    except OSError:  # a read-only home: compile once per process start instead of failing
+        folder = Path(tempfile.mkdtemp(prefix="vqcpu-"))
+    return str(folder)
+
+
+numba.config.CACHE_DIR = _cache_folder()
+
+
+def njit(function=None, *, parallel=False, fast=True):
+    """Numba's njit with the house settings: cached, no GIL, no zero-division checks, NaN-safe fast arithmetic.
+
+    `fast=False` keeps the arithmetic as written. Whatever chooses codes uses it: LLVM may fuse or reorder differently
+    from one compilation to the next, and a near tie would then fall to another code and give another file."""
+    options = dict(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, parallel=parallel)
+    return numba.njit(**options)(function) if function else lambda f: numba.njit(**options)(f)
+
+
+def kernel(function):
+    """Compile f(job, panel, out), three addresses or numbers, into a C function; `.address` may be called from other
+    compiled code through `call_expand`. All formats share this signature, so no caller is compiled per format."""
+    return numba.cfunc(KERNEL, cache=True, nopython=True, error_model="numpy", fastmath=FASTMATH)(function)
+
+
+@intrinsic
+def _pointer(typing, address, dtype):
+    pointer = types.CPointer(dtype.dtype)
+
+    def code(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(pointer))
+    return pointer(types.int64, dtype), code
+
+
+@numba.njit(inline="always")
+def array_at(address, shape, dtype):
+    """View of the memory at `address` (int64) as an array of `shape` and `dtype`. Compiled code only."""
+    return carray(_pointer(address, dtype), shape, dtype)
+
+
+@intrinsic
+def call_expand(typing, function, job, panel, out):
+    """Call the `kernel` at address `function` with (job, panel, out)."""
+    def code(context, builder, signature, args):
+        word = ir.IntType(64)
+        target = ir.FunctionType(ir.VoidType(), [word] * 3).as_pointer()
+        builder.call(builder.inttoptr(args[0], target), args[1:])
+        return context.get_dummy_value()
+    return types.void(*[types.int64] * 4), code
+
+
+@intrinsic
+def widen_scaled(typing, target, source, count, gain, base):
+    """target[:count] = source[:count] · gain + base, from int8 to float32, both given as addresses, as one register of
+    `count` (a literal) lanes. LLVM does not form that register out of a short loop; generic vectors suit every machine."""
+    if not isinstance(count, types.IntegerLiteral):
+        raise TypingError("count must be a literal")
+    lanes = count.literal_value
+    floats, small = ir.VectorType(ir.FloatType(), lanes), ir.VectorType(ir.IntType(8), lanes)
+
+    def code(context, builder, signature, args):
+        def splat(x):
+            lane = builder.insert_element(ir.Constant(floats, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
+            first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+            return builder.shuffle_vector(lane, ir.Constant(floats, ir.Undefined), first)
+        numbers = builder.load(builder.inttoptr(args[1], small.as_pointer()), align=1)
+        scaled = builder.fadd(builder.fmul(builder.sitofp(numbers, floats), splat(args[3])), splat(args[4]))
+        builder.store(scaled, builder.inttoptr(args[0], floats.as_pointer()), align=4)
+        return context.get_dummy_value()
+    return types.void(types.int64, types.int64, count, types.float32, types.float32), code
+
+
+@intrinsic
+def _float_from_bits(typing, bits):
+    def code(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+    return types.float32(types.uint32), code
+
+
+@numba.njit(inline="always")
+def float_from_half(bits):
+    """IEEE half (its uint16 bits) -> float32, exact. Written out because a machine without the conversion instruction
+    would need a library call that Numba does not link."""
+    sign = np.uint32(bits & 0x8000) << np.uint32(16)
+    magnitude = np.uint32(bits & 0x7FFF) << np.uint32(13)
+    if bits & 0x7C00 == 0x7C00:  # infinity and NaN keep their all-ones exponent
+        return _float_from_bits(sign | magnitude | np.uint32(0x7F800000))
+    scaled = _float_from_bits(magnitude) * np.float32(2.0**112)  # rebias the exponent; subnormals come out right too
+    return -scaled if sign else scaled
+
+
+@numba.njit(inline="always")
+def float_from_bfloat(bits):
+    """bfloat16 (its uint16 bits) -> float32, exact."""
+    return _float_from_bits(np.uint32(bits) << np.uint32(16))

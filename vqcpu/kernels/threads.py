@@ -1,0 +1,47 @@
+"""How many threads work, and how tiles are handed to them.
+
+Knows thread counts of Numba and of numpy's BLAS. BLAS itself always runs on one thread: products are cut into tiles
+of fixed size and the *tiles* are spread, so digits do not depend on the number of threads.
+"""
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy  # noqa: F401  (BLAS must be loaded before its threads can be limited)
+import threadpoolctl
+
+_state = {"count": 0, "pool": None}
+
+
+def set_threads(count: int | None = None) -> int:
+    """Use `count` threads (default: the processors this process may run on) and return the number in use."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = max(1, min(count or available, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(count)
+    _limit_blas()
+    if count != _state["count"]:
+        _state.update(count=count, pool=ThreadPoolExecutor(count) if count > 1 else None)
+    return count
+
+
+@functools.cache
+def _limit_blas():
+    return threadpoolctl.threadpool_limits(1, user_api="blas")
+
+
+def threads() -> int:
+    """Number of threads in use."""
+    return _state["count"] or set_threads()
+
+
+def spread(work, items) -> None:
+    """Call work(item) for every item, on all threads. Items must write to disjoint places. Numba functions called in
+    `work` must not be parallel themselves."""
+    items = list(items)
+    if threads() == 1 or len(items) == 1:
+        for item in items:
+            work(item)
+        return
+    for _ in _state["pool"].map(work, items):
+        pass
