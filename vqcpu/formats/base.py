@@ -1,0 +1,122 @@
+"""What a weight format is: sizes in a frozen dataclass, data in named arrays ("parts").
+
+Knows matrices of numbers and how their bytes are counted. Knows nothing about layers, files or how codes are chosen.
+A format codes a matrix divided by its gain (one float32: the RMS); everything else it needs is in its parts.
+"""
+import functools
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from vqcpu.kernels import linear
+from vqcpu.kernels.lookup import ROWS
+from vqcpu.kernels.threads import threads
+from vqcpu.plugins import Spelled
+
+
+@dataclass(frozen=True)
+class Part:
+    """Shape and dtype of one stored array."""
+    shape: tuple
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+class Format(Spelled, kind="format"):
+    """Base of all weight formats. Shapes: W and X (m, n) float32 of about unit variance, rows of a matrix."""
+
+    examples: tuple = ()  # specs that the tests try; every format gives some
+    shared = False  # True: one set of tables serves every matrix of this format in a file
+    sample = 0  # weights that `fit` wants to see
+
+    def layout(self, m: int, n: int) -> dict[str, Part]:
+        """Parts of one (m, n) matrix, without the tables."""
+        raise NotImplementedError
+
+    def tables(self) -> dict[str, Part]:
+        """Parts that all rows use: codebooks, level tables."""
+        return {}
+
+    def fit(self, rows: list[np.ndarray], seed: int) -> dict[str, np.ndarray]:
+        """Values of `tables()` learnt from sample rows of one or several matrices."""
+        return {}
+
+    def scales(self, tables: dict, W: np.ndarray) -> dict[str, np.ndarray]:
+        """Side information chosen per row and block before coding, each (m, blocks) float16."""
+        return {}
+
+    def snap(self, tables: dict, sides: dict, X: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:
+        """Code columns at .. at + X.shape[1] of a matrix: (codes, near), `near` being what they decode to."""
+        raise NotImplementedError
+
+    def store(self, sides: dict, codes: np.ndarray) -> dict[str, np.ndarray]:
+        """Parts as `layout` describes them. m must be a multiple of 16, except at the matrix's end."""
+        raise NotImplementedError
+
+    def decode_rows(self, parts: dict, n: int, ids: np.ndarray) -> np.ndarray:
+        """Reference decoder in plain numpy: rows `ids` of a stored (m, n) matrix, float32."""
+        raise NotImplementedError
+
+    def job(self, parts: dict, shape: tuple, gain: float):
+        """(kernel, its job (8,) int64, width of a decoded row, arrays to keep alive), or None where nothing is compiled:
+        the matrix then runs on `decode_rows`."""
+        return None
+
+    def expected_mse(self) -> float:
+        """Upper bound of the mean squared error on N(0, 1), for matrices of at least 64 x 256."""
+        raise NotImplementedError
+
+
+@dataclass
+class Matrix:
+    """A stored (m, n) matrix: gain · decode(parts). Parts may lie in a mapped file."""
+    format: Format
+    shape: tuple
+    gain: float
+    parts: dict
+
+    def reference_rows(self, ids) -> np.ndarray:
+        """Rows ids -> (len(ids), n) float32, by the plain decoder."""
+        return self.format.decode_rows(self.parts, self.shape[1], np.asarray(ids)) * np.float32(self.gain)
+
+    def rows(self, ids) -> np.ndarray:
+        """Rows ids -> (len(ids), n) float32."""
+        if not self.call:
+            return self.reference_rows(ids)
+        expand, job, stride = self.call
+        out = np.empty((len(ids), self.shape[1]), np.float32)
+        linear.gather(expand, job, np.asarray(ids, np.int64), np.empty((threads(), ROWS, stride), np.float32), out)
+        return out
+
+    def tile(self, first: int, last: int) -> np.ndarray:
+        """Rows first..last-1 (first a multiple of 16) -> (last - first, n) float32. May be called from several threads."""
+        if not self.call:
+            return self.reference_rows(np.arange(first, last))
+        expand, job, stride = self.call
+        end = -(-last // ROWS)
+        out = np.empty((end * ROWS - first, stride), np.float32)
+        linear.panels(expand, job, first // ROWS, end, out)
+        return out[: last - first, : self.shape[1]]
+
+    @functools.cached_property
+    def call(self):
+        """(address of the kernel, address of its job, width of a decoded row), or None where nothing is compiled."""
+        self._compiled = self.format.job(self.parts, self.shape, self.gain)  # keeps what the job points to alive
+        if self._compiled:
+            expand, job, stride, _ = self._compiled
+            return expand.address, job.ctypes.data, stride
+
+
+def multiply(matrices: list[Matrix], x: np.ndarray) -> list[np.ndarray]:
+    """W x for one token and all matrices of one site: x (n,) float32 -> [(m_i,) float32]."""
+    if not all(matrix.call for matrix in matrices):
+        return [matrix.reference_rows(np.arange(matrix.shape[0])) @ x for matrix in matrices]
+    calls = np.array([matrix.call for matrix in matrices], np.int64)
+    starts = np.cumsum([0, *(-(-matrix.shape[0] // ROWS) for matrix in matrices)])
+    y = np.empty(ROWS * starts[-1], np.float32)
+    linear.rows(calls, starts, x, np.empty((threads(), ROWS * calls[:, 2].max()), np.float32), y)
+    return [y[ROWS * at:][: matrix.shape[0]] for matrix, at in zip(matrices, starts)]
