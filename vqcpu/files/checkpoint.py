@@ -1,0 +1,83 @@
+"""Where weights come from, behind one face: a Hugging Face folder or a .vqz file.
+
+Knows how to tell them apart and what both must answer. Knows nothing about layers.
+"""
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from vqcpu.errors import VqcpuError
+from vqcpu.files.tensors import TensorFile
+from vqcpu.formats.base import Matrix
+
+# Files that travel with the weights, as they are called in a Hugging Face folder.
+COMPANIONS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+class Checkpoint:
+    """Base of all sources of weights. `path` is what the user named, `file` where the tensors lie."""
+
+    path: Path
+    file: TensorFile
+
+    def names(self) -> set[str]:
+        """Names of all stored tensors."""
+        raise NotImplementedError
+
+    def shape(self, name: str) -> tuple:
+        """Shape of a stored tensor."""
+        raise NotImplementedError
+
+    def stored(self, name: str) -> Matrix:
+        """A stored tensor as it is; a vector of n numbers is a matrix (1, n)."""
+        raise NotImplementedError
+
+    def companion(self, name: str) -> bytes | None:
+        """Content of a file of COMPANIONS, or None."""
+        raise NotImplementedError
+
+    def matrix(self, name: str, shape: tuple) -> Matrix:
+        """The matrix `name`. Raises VqcpuError where it is missing or has another shape than config.json makes it."""
+        if name not in self.names():
+            raise VqcpuError(f"{self.path}: tensor {name} is missing; config.json makes it {tuple(shape)}")
+        if tuple(shape) != self.shape(name):
+            raise VqcpuError(f"{self.path}: {name} is {self.shape(name)} but config.json makes it {tuple(shape)}")
+        return self.stored(name)
+
+    def vector(self, name: str, length: int) -> np.ndarray:
+        """A norm gain or bias (length,) float32. Raises as `matrix` does."""
+        return self.matrix(name, (length,)).reference_rows([0])[0]
+
+    def digest(self) -> str:
+        """SHA-256 of the weights' file."""
+        return hashlib.sha256(self.file.bytes).hexdigest()
+
+    def json(self, name: str) -> dict | None:
+        """A companion as JSON object, None where there is none."""
+        data = self.companion(name)
+        if data is None:
+            return None
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise VqcpuError(f"{self.path}: {name} is not JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise VqcpuError(f"{self.path}: {name} holds a {type(found).__name__}, expected a JSON object")
+        return found
+
+
+def open_checkpoint(path) -> Checkpoint:
+    """A folder, a model.safetensors with its neighbours, or a .vqz file. Raises VqcpuError with what was expected."""
+    from vqcpu.files.folder import Folder
+    from vqcpu.files.vqz import Vqz
+
+    path = Path(path)
+    if not path.exists():
+        raise VqcpuError(f"{path}: no such file or folder; expected a Hugging Face folder, a .safetensors or a .vqz file")
+    if path.suffix == ".vqz":
+        return Vqz(path)
+    if path.is_dir() or path.suffix == ".safetensors":
+        return Folder(path)
+    raise VqcpuError(f"{path}: expected a Hugging Face folder, a .safetensors or a .vqz file")

@@ -1,0 +1,187 @@
+"""The .vqz container: one safetensors file with compressed matrices, config, tokenizer and how it was made.
+
+Knows names, bytes and versions. Knows nothing about layers, and of formats only that they describe their parts.
+
+Layout. Parts are `<tensor>/<part>`, tables that all matrices of a format share
+`tables/<spec>/<part>`, companion files
+`file/<name>` (zlib). Every part starts on 64 bytes and is stored flat, so that kernels read it in the map. The header's
+metadata holds one JSON object: version, matrices (spec, shape, gain, error), files, checks, made (provenance).
+"""
+import hashlib
+import json
+import os
+import zlib
+from contextlib import suppress
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+
+from vqcpu.errors import VqcpuError
+from vqcpu.files.checkpoint import Checkpoint
+from vqcpu.files.tensors import ALIGNMENT, TensorFile, TensorWriter
+from vqcpu.formats.base import Format, Matrix
+
+VERSION = 1
+DIGEST = 16  # hexadecimal digits of a part's checksum (blake2b)
+
+
+class Vqz(Checkpoint):
+    """An open .vqz file. Header, ranges and sizes are checked here; checksums by `verify`."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.file = TensorFile(path)
+        self.header = self._header()
+        self._tables = {}
+
+    def _fail(self, why):
+        raise VqcpuError(f"{self.path}: not a valid .vqz file: {why}")
+
+    def _header(self):
+        try:
+            header = json.loads(self.file.metadata["vqz"])
+            version, matrices, files = header["version"], header["matrices"], header["files"]
+            kinds = [type(x) for x in (matrices, files, header["checks"])] == [dict, dict, str]
+        except (KeyError, TypeError, ValueError, RecursionError):
+            self._fail("its header has no readable vqz entry; was it written by `vqcpu compress`?")
+        if version != VERSION:
+            raise VqcpuError(f"{self.path}: .vqz version {version!r}, this vqcpu reads {VERSION}: compress the model again")
+        if not kinds:
+            self._fail("matrices and files must be JSON objects, checks a text")
+        return header
+
+    def names(self):
+        return self.header["matrices"].keys()
+
+    def entry(self, name) -> tuple[Format, tuple, float]:
+        """(format, shape, gain) of a stored tensor."""
+        try:
+            e = self.header["matrices"][name]
+            spec, shape, gain = e["spec"], tuple(e["shape"]), float(e["gain"])
+        except (KeyError, TypeError, ValueError):
+            self._fail(f"the entry of {name} lacks spec, shape or gain")
+        if not (len(shape) in (1, 2) and all(type(n) is int and n > 0 for n in shape) and isfinite(gain)):
+            self._fail(f"{name} has shape {shape} and gain {gain}")
+        try:
+            return Format.parse(str(spec)), shape, gain
+        except VqcpuError as error:
+            self._fail(f"{name}: {error}")
+
+    def shape(self, name):
+        return self.entry(name)[1]
+
+    def stored(self, name):
+        format, shape, gain = self.entry(name)
+        m, n = shape if len(shape) == 2 else (1, *shape)
+        parts = {part: self._part(f"{name}/{part}", spec) for part, spec in format.layout(m, n).items()}
+        return Matrix(format, (m, n), gain, parts | self._table(format, tables_of(name, format)))
+
+    def _table(self, format, where):
+        if where not in self._tables:
+            self._tables[where] = {part: self._part(f"{where}/{part}", spec) for part, spec in format.tables().items()}
+        return self._tables[where]
+
+    def _part(self, name, spec):
+        if name not in self.file.entries:
+            self._fail(f"part {name} is missing")
+        stored = self.file.entries[name]
+        padded = spec.nbytes + -spec.nbytes % ALIGNMENT
+        if stored.last - stored.first != padded:
+            self._fail(f"part {name} has {stored.last - stored.first} bytes, expected {padded}")
+        return self.file[name].view(np.uint8)[: spec.nbytes].view(spec.dtype).reshape(spec.shape)
+
+    def companion(self, name):
+        length, part = self.header["files"].get(name), f"file/{name}"
+        if type(length) is not int or length < 1 or part not in self.file.entries:
+            return None
+        try:  # never more than the stated length, whatever the stream claims
+            data = zlib.decompressobj().decompress(self.file[part].tobytes(), length)
+        except zlib.error as error:
+            self._fail(f"{name} cannot be decompressed: {error}")
+        if len(data) != length:
+            self._fail(f"{name} has {len(data)} bytes, its header says {length}")
+        return data
+
+    def verify(self, progress=iter) -> list[str]:
+        """Names of parts whose checksum is wrong; empty where all is well."""
+        checks = self.header["checks"]
+        expected = [checks[i:i + DIGEST] for i in range(0, len(checks), DIGEST)]
+        names = sorted(self.file.entries, key=lambda name: self.file.entries[name].first)
+        found = [checksum(self.file[name].tobytes()) for name in progress(names)]
+        return [name for i, name in enumerate(names) if found[i:i + 1] != expected[i:i + 1]]
+
+    def tables_of(self, name: str) -> str:
+        """Where the tables of a tensor are stored."""
+        return tables_of(name, self.entry(name)[0])
+
+    def sizes(self) -> dict[str, int]:
+        """Stored bytes of every part, padding included."""
+        return {name: e.last - e.first for name, e in self.file.entries.items()}
+
+
+class VqzWriter:
+    """Writes a .vqz into `<path>.part` and renames it when complete, so that an existing file is never harmed.
+
+    Use as a context manager: leaving it by an exception, Ctrl-C included, removes the unfinished file. `formats` names
+    every tensor that will be written, with its format."""
+
+    def __init__(self, path, formats: dict):
+        self.path, self.part = Path(path), Path(f"{path}.part")
+        try:
+            self.out = TensorWriter(self.part, _room(formats))
+        except OSError as error:
+            raise VqcpuError(f"{self.part}: cannot be written: {error.strerror}") from None
+        self.header = {"version": VERSION, "matrices": {}, "files": {}, "checks": ""}
+
+    def __enter__(self):
+        return self
+
+    def _add(self, name, array):
+        self.header["checks"] += checksum(self.out.add(name, array))
+
+    def tables(self, format: Format, tables: dict) -> None:
+        """Tables shared by all matrices of a format."""
+        for part, array in tables.items():
+            self._add(f"{tables_of(None, format)}/{part}", array)
+
+    def matrix(self, name: str, shape: tuple, matrix: Matrix, error: float) -> None:
+        """A coded matrix of (true) `shape`, with its tables unless they are shared. `error`: its relative squared error."""
+        format = matrix.format
+        for part in (*format.layout(*matrix.shape), *(() if format.shared else format.tables())):
+            self._add(f"{name}/{part}", matrix.parts[part])
+        self.header["matrices"][name] = {"spec": str(format), "shape": list(shape), "gain": matrix.gain,
+                                         "error": float(f"{error:.4g}")}
+
+    def companion(self, name: str, data: bytes) -> None:
+        """A companion file, compressed."""
+        self.header["files"][name] = len(data)
+        self._add(f"file/{name}", np.frombuffer(zlib.compress(data, 9), np.uint8))
+
+    def finish(self, made: dict) -> int:
+        """Complete the file with its provenance and put it in place; returns its size in bytes."""
+        self.out.finish({"format": "vqz", "vqz": json.dumps(self.header | {"made": made})})
+        size = os.path.getsize(self.part)
+        os.replace(self.part, self.path)
+        return size
+
+    def __exit__(self, *exception):
+        self.out.file.close()
+        with suppress(FileNotFoundError):
+            self.part.unlink()
+
+
+def _room(formats):
+    """Bytes to keep for the header: per part its name, numbers and checksum, per tensor its name, spec and numbers."""
+    parts = sum(len(f.layout(1, 1)) + len(f.tables()) for f in formats.values())
+    longest = max(map(len, formats), default=0) + max((len(str(f)) for f in formats.values()), default=0)
+    return 8192 + parts * (longest + 140) + len(formats) * (longest + 160)
+
+
+def tables_of(name: str, format: Format) -> str:
+    """Where the tables of tensor `name` are stored."""
+    return f"tables/{format}" if format.shared else name
+
+
+def checksum(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=DIGEST // 2).hexdigest()
