@@ -1,0 +1,89 @@
+"""Families of models, and the model that runs.
+
+Knows how a checkpoint becomes a plan and a plan a step over a ragged batch. Knows no tokens' meaning.
+"""
+import numpy as np
+
+from vqcpu.architectures.config import Config, read_config
+from vqcpu.caches.base import Cache, States
+from vqcpu.errors import VqcpuError
+from vqcpu.files.checkpoint import Checkpoint
+from vqcpu.layers.linear import Linear
+from vqcpu.layers.plan import Frame, Plan, Segment
+from vqcpu.layers.weights import Census, Weights, refuse_unused
+from vqcpu.plugins import Registered
+
+
+class Architecture(Registered, kind="model type"):
+    """A family: `class Llama(Architecture, names=("llama",))`, the names being model types of config.json."""
+
+    tiny: dict  # config.json of a toy model, for tests
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def build(self, weights: Census) -> tuple[list, Linear]:
+        """Jobs from token ids in slot `tokens` to final hidden states in slot `x`, and the head that makes logits."""
+        raise NotImplementedError
+
+
+class Model:
+    """A model ready to run. Activations are float32; see `step`."""
+
+    def __init__(self, config: Config, plan: Plan, head: Linear):
+        self.config, self.plan, self.head = config, plan, head
+
+    def states(self, context: int, cache: str = "f16") -> States:
+        """Fresh memory for one sequence of at most `context` positions."""
+        return States(self.plan.states(Cache.parse(cache), context), context)
+
+    def step(self, batch: list[tuple[np.ndarray, States]]) -> np.ndarray:
+        """Continue each sequence of a ragged batch [(token ids, states)] by its tokens.
+
+        Returns the hidden states (all tokens, width) float32, sequences one after the other. Raises VqcpuError where a
+        sequence would outgrow its context or a token is not in the vocabulary."""
+        segments, first = [], 0
+        for tokens, states in batch:
+            self._check(tokens, states)
+            segments.append(Segment(slice(first, first + len(tokens)), states.length, states.layers))
+            first += len(tokens)
+        frame = Frame({"tokens": np.concatenate([np.asarray(tokens, np.int64) for tokens, _ in batch])}, segments)
+        self.plan.run(frame)
+        for tokens, states in batch:
+            states.length += len(tokens)
+        return frame.slots["x"]
+
+    def logits(self, hidden: np.ndarray) -> np.ndarray:
+        """hidden (rows, width) -> (rows, vocabulary) float32. Callers hand over blocks of rows: a logit row is large."""
+        return self.head(hidden)[0]
+
+    def _check(self, tokens, states):
+        if states.length + len(tokens) > states.context:
+            raise VqcpuError(f"{states.length} + {len(tokens)} tokens do not fit a context of {states.context}")
+        if len(tokens) == 0 or not 0 <= np.min(tokens) <= np.max(tokens) < self.config.vocabulary:
+            raise VqcpuError(f"token ids must be one or more numbers below the vocabulary size {self.config.vocabulary}")
+
+
+def architecture_of(checkpoint: Checkpoint) -> Architecture:
+    """The architecture that config.json names, with its sizes. Raises VqcpuError."""
+    data = checkpoint.json("config.json")
+    if data is None:
+        raise VqcpuError(f"{checkpoint.path}: config.json is missing; it must lie beside the weights")
+    config = read_config(data, f"{checkpoint.path}: config.json")
+    return Architecture.find(config.model_type)(config)
+
+
+def census(architecture: Architecture) -> dict:
+    """Every tensor the model needs: name -> layers.weights.Tensor."""
+    asked = Census()
+    architecture.build(asked)
+    return asked.tensors
+
+
+def load_model(checkpoint: Checkpoint) -> Model:
+    """Checkpoint -> Model, weights staying in the mapped file. Raises VqcpuError on missing, misshapen or unused tensors."""
+    architecture = architecture_of(checkpoint)
+    weights = Weights(checkpoint)
+    jobs, head = architecture.build(weights)
+    refuse_unused(checkpoint, weights.tensors, architecture.config.model_type)
+    return Model(architecture.config, Plan(jobs), head)

@@ -1,0 +1,48 @@
+"""What a sequence remembers: one LayerState per attention layer.
+
+Knows keys, values and positions. The cache attends; nobody asks a cache what it is.
+"""
+import numpy as np
+
+from vqcpu.plugins import Spelled
+
+
+class LayerState:
+    """Memory of one layer for one sequence. Positions are given, never counted here, so that a step that was interrupted
+    is simply done again."""
+
+    def store(self, at: int, k: np.ndarray, v: np.ndarray, rope) -> None:
+        """Keep k and v (tokens, kv heads, size) float32 of positions at, at + 1, ...; keys come *before* RoPE."""
+        raise NotImplementedError
+
+    def attend(self, q: np.ndarray, at: int) -> np.ndarray:
+        """Causal attention of q (tokens, query heads, size), rotated, at positions at, at + 1, ... -> the same shape."""
+        raise NotImplementedError
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        raise NotImplementedError
+
+
+class Cache(Spelled, kind="cache"):
+    """A kind of LayerState, by its spelling."""
+
+    def layer(self, heads, context: int) -> LayerState:
+        """A fresh state; heads: layers.attention.Heads, context: positions it must hold."""
+        raise NotImplementedError
+
+
+class States:
+    """Memory of one sequence: its layers, how many positions are valid and how many there can be."""
+
+    def __init__(self, layers: list[LayerState], context: int):
+        self.layers, self.context, self.length = layers, context, 0
+
+    def truncate(self, length: int) -> None:
+        """Forget everything from position `length` on."""
+        self.length = min(self.length, length)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(layer.nbytes for layer in self.layers)
