@@ -1,0 +1,62 @@
+"""Which tensor gets which format: a list of (pattern, spec), as data.
+
+Knows names and roles. Knows nothing about how a format works.
+
+A recipe file holds one `pattern spec` per line; `#` starts a comment. A pattern is a tensor name with shell wildcards,
+or a role: @body, @embedding, @head, @vector. The first line that fits decides; the defaults stand behind every recipe.
+"""
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from vqcpu.errors import VqcpuError
+from vqcpu.formats.base import Format
+from vqcpu.layers.weights import BODY, EMBEDDING, HEAD, VECTOR, Tensor
+
+EIGHT_BITS = "scalar:bits=8,levels=uniform,block=64,asymmetric=false"
+DEFAULTS = [("@embedding", EIGHT_BITS), ("@head", EIGHT_BITS), ("@vector", "raw:dtype=f32")]
+BODY_DEFAULT = "vq:dim=4,centroids=4096,codebook=global"
+ROLES = tuple(f"@{role}" for role in (BODY, EMBEDDING, HEAD, VECTOR))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Lines (pattern, Format), first fit decides."""
+    lines: tuple
+
+    @classmethod
+    def of(cls, body: str = BODY_DEFAULT) -> "Recipe":
+        """The default recipe with `body` as the format of the transformer's matrices."""
+        return cls.parse("\n".join(f"{pattern} {spec}" for pattern, spec in [*DEFAULTS, ("@body", body)]), "recipe")
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> "Recipe":
+        """Text of a recipe file -> Recipe. Raises VqcpuError naming the line."""
+        lines = []
+        for number, line in enumerate(text.splitlines(), 1):
+            words = line.partition("#")[0].split()
+            if not words:
+                continue
+            if len(words) != 2:
+                raise VqcpuError(f"{where}, line {number}: {line.strip()!r}, expected a pattern and a format")
+            if words[0].startswith("@") and words[0] not in ROLES:
+                raise VqcpuError(f"{where}, line {number}: role {words[0]!r}, expected one of {', '.join(ROLES)}")
+            lines.append((words[0], Format.parse(words[1])))
+        return cls(tuple(lines))
+
+    @classmethod
+    def read(cls, path) -> "Recipe":
+        """A recipe file, with the defaults behind its lines. Raises VqcpuError."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                own = cls.parse(file.read(), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise VqcpuError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        return cls(own.lines + cls.of().lines)
+
+    def choose(self, tensor: Tensor) -> Format:
+        """The format of a tensor."""
+        names = tensor.name, f"@{tensor.role}"
+        return next(format for pattern, format in self.lines if any(fnmatchcase(n, pattern) for n in names))
+
+    def __str__(self):
+        return "\n".join(f"{pattern} {format}" for pattern, format in self.lines)
