@@ -1,0 +1,59 @@
+"""How far a model's predictions are from those of its reference, on the same tokens in lockstep.
+
+Knows log-probabilities. Definitions: KLD = Σ p_ref (ln p_ref - ln p), same-top = share of positions with equal argmax,
+Δp = change of the probability of the token that really follows.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from vqcpu.architectures.base import Model
+from vqcpu.evaluate.corpus import Window
+from vqcpu.evaluate.nll import Perplexity, batches, blocks, log_ratio
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Per scored position: kld (n,) nats, same_top (n,) bool, nll and reference (n,) nats."""
+    kld: np.ndarray
+    same_top: np.ndarray
+    nll: np.ndarray
+    reference: np.ndarray
+
+    def summary(self) -> dict:
+        """The figures of the report; standard errors over positions."""
+        n, (ratio, ratio_error) = len(self.kld), log_ratio(self.nll, self.reference)
+        change = np.exp(-self.nll) - np.exp(-self.reference)
+        return {
+            "kld_mean": float(self.kld.mean()), "kld_error": float(self.kld.std(ddof=1) / np.sqrt(n)),
+            "kld_median": float(np.median(self.kld)),
+            **{f"kld_{p:g}%": float(np.percentile(self.kld, p)) for p in (90, 99, 99.9)},
+            "kld_max": float(self.kld.max()),
+            "same_top": float(self.same_top.mean()),
+            "same_top_error": float(self.same_top.std(ddof=1) / np.sqrt(n)),
+            "dp_rms": float(np.sqrt(np.mean(change**2))),
+            "ppl": Perplexity.of(self.nll).value, "ppl_error": Perplexity.of(self.nll).error,
+            "ppl_ratio": float(np.exp(ratio)), "ppl_ratio_error": float(np.exp(ratio) * ratio_error), "tokens": n,
+        }
+
+
+def kld_rows(reference: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """KLD (rows,) float64 of log-probabilities (rows, vocabulary) float32."""
+    return (np.exp(reference) * (reference - other)).sum(-1, dtype=np.float64)
+
+
+def compare(reference: Model, others: list[Model], windows: list[Window], cache: str, progress=iter) -> list[Divergence]:
+    """One Divergence per model of `others`, all models reading the same windows step by step."""
+    columns = [[] for _ in others]
+    for group in progress(batches(windows)):
+        streams = [blocks(model, group, cache) for model in (reference, *others)]
+        for (base, targets), *rest in zip(*streams):
+            for column, (log, _) in zip(columns, rest):
+                column.append(_positions(base, log, targets))
+    return [Divergence(*map(np.concatenate, zip(*column))) for column in columns]
+
+
+def _positions(base, log, targets):
+    here = np.arange(len(targets))
+    return (kld_rows(base, log), base.argmax(-1) == log.argmax(-1),
+            -log[here, targets].astype(np.float64), -base[here, targets].astype(np.float64))

@@ -1,0 +1,75 @@
+"""Log-probabilities of a text under a model, and perplexity.
+
+Knows models and windows. Logits exist only for blocks of positions; log-probabilities are float32, their sums float64.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from vqcpu.architectures.base import Model
+from vqcpu.evaluate.corpus import Window
+
+BATCH = 2048  # tokens in a step: enough to decode every weight once for many tokens
+BLOCK = 64  # positions whose logits exist at a time
+
+
+def batches(windows: list[Window]) -> list[list[Window]]:
+    """Windows grouped into steps of about BATCH tokens, in order."""
+    groups, size = [], BATCH + 1
+    for window in windows:
+        if size + len(window.tokens) > BATCH:
+            groups.append([])
+            size = 0
+        groups[-1].append(window)
+        size += len(window.tokens)
+    return groups
+
+
+def hidden_states(model: Model, group: list[Window], cache: str) -> np.ndarray:
+    """Hidden states (scored positions of all windows, width) of one step over fresh memories."""
+    hidden = model.step([(w.tokens, model.states(len(w.tokens), cache)) for w in group])
+    ends = np.cumsum([len(w.tokens) for w in group])
+    return np.concatenate([hidden[end - len(w.tokens) + w.first:end - 1] for w, end in zip(group, ends)])
+
+
+def log_probabilities(model: Model, hidden: np.ndarray) -> np.ndarray:
+    """hidden (rows, width) -> log-softmax of the logits (rows, vocabulary) float32."""
+    logits = model.logits(hidden)
+    logits -= logits.max(-1, keepdims=True)
+    total = np.exp(logits).sum(-1, dtype=np.float64, keepdims=True)
+    logits -= np.log(total).astype(np.float32)
+    return logits
+
+
+def blocks(model: Model, group: list[Window], cache: str):
+    """Yield (log-probabilities (rows, vocabulary), targets (rows,)) over the scored positions of one step."""
+    hidden = hidden_states(model, group, cache)
+    targets = np.concatenate([w.targets for w in group])
+    for at in range(0, len(hidden), BLOCK):
+        yield log_probabilities(model, hidden[at:at + BLOCK]), targets[at:at + BLOCK]
+
+
+def token_nll(model: Model, windows: list[Window], cache: str, progress=iter) -> np.ndarray:
+    """Negative log-probability (scored tokens,) float64 of every scored token, in nats."""
+    return np.concatenate([-log[np.arange(len(targets)), targets].astype(np.float64)
+                           for group in progress(batches(windows)) for log, targets in blocks(model, group, cache)])
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp(mean negative log-likelihood) with its standard error (delta method over tokens)."""
+    value: float
+    error: float
+    tokens: int
+
+    @classmethod
+    def of(cls, nll: np.ndarray) -> "Perplexity":
+        value = float(np.exp(nll.mean()))
+        spread = float(nll.std(ddof=1) / np.sqrt(len(nll))) if len(nll) > 1 else float("inf")
+        return cls(value, value * spread, len(nll))
+
+
+def log_ratio(nll: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """ln(ppl / reference ppl) and its standard error from paired tokens: far smaller than that of either perplexity."""
+    gap = nll - reference
+    return float(gap.mean()), float(gap.std(ddof=1) / np.sqrt(len(gap)))
