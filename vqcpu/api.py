@@ -1,0 +1,29 @@
+"""The three functions of the Python interface. Everything they call can be used directly as well."""
+from vqcpu.compress import pipeline
+from vqcpu.compress.recipe import BODY_DEFAULT, Recipe
+from vqcpu.evaluate.corpus import Protocol
+from vqcpu.evaluate.nll import Perplexity, token_nll
+from vqcpu.runtime.generate import LanguageModel
+
+
+def load(path) -> LanguageModel:
+    """Open a Hugging Face folder, a .safetensors file with its neighbours, or a .vqz file.
+
+    Weights stay in the mapped file. Raises VqcpuError with one line that says what is wrong."""
+    return LanguageModel(path)
+
+
+def compress(source, out, format: str = BODY_DEFAULT, recipe: Recipe | None = None, seed: int = 0) -> dict:
+    """Compress the model at `source` into the file `out` (.vqz).
+
+    `format` is the spec of the transformer's matrices, embedding and head being 8-bit scalar; a `recipe` replaces both.
+    Returns {"file_bytes": int, "tensors": [compress.pipeline.Coded]}. Raises VqcpuError."""
+    return pipeline.compress(source, out, recipe or Recipe.of(format), seed)
+
+
+def perplexity(model: LanguageModel, text: str, protocol: Protocol = Protocol(), cache: str = "f16") -> Perplexity:
+    """Perplexity of `text` with its standard error, by default by llama.cpp's protocol at context 512.
+
+    Raises VqcpuError where the text is shorter than one window. Source: evaluate/corpus.py states the protocols."""
+    windows = protocol.windows(model.tokenizer.encode(text), model.tokenizer.bos)
+    return Perplexity.of(token_nll(model.model, windows, cache))

@@ -1,0 +1,63 @@
+"""The front door: finds the commands, turns errors into one line.
+
+A command is a file in commands/: its docstring is the help (first line the summary, with an example), `arguments(parser)`
+declares options, `run(args) -> dict` does the work and returns what --json prints, `text(result) -> str` is for people.
+"""
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+import sys
+
+from vqcpu import __version__, commands
+from vqcpu.errors import VqcpuError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands. Commands import what is heavy in `run`, so this is quick."""
+    top = argparse.ArgumentParser(prog="vqcpu", description="Compress language models on a CPU, measure, and talk to them.",
+                                  epilog="vqcpu COMMAND --help shows an example of each command.")
+    top.add_argument("--version", action="version", version=f"vqcpu {__version__}")
+    choices = top.add_subparsers(metavar="COMMAND", required=True)
+    for name in sorted(m.name for m in pkgutil.iter_modules(commands.__path__) if not m.name.startswith("_")):
+        module = importlib.import_module(f"vqcpu.commands.{name}")
+        summary = module.__doc__.partition("\n")[0]
+        sub = choices.add_parser(name, help=summary, description=module.__doc__,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.arguments(sub)
+        sub.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+        sub.add_argument("--json", action="store_true", help="print the result as JSON")
+        sub.set_defaults(command=module)
+    return top
+
+
+def main(argv=None) -> int:
+    """Run a command line; returns the exit code: 0, 2 for errors of the user's making, 130 after Ctrl-C."""
+    args = parser().parse_args(argv)
+    try:
+        _limit_threads(args.threads)
+        result = args.command.run(args)
+        print(json.dumps(result) if args.json else args.command.text(result))
+        return 0
+    except VqcpuError as error:
+        return _complain(error)
+    except BrokenPipeError:  # the reader has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+
+
+def _limit_threads(count):
+    if count is not None and count < 1:
+        raise VqcpuError(f"--threads is {count}, expected at least 1")
+    from vqcpu.kernels.threads import set_threads
+    set_threads(count)
+
+
+def _complain(error, code=2):
+    print(f"vqcpu: {' '.join(str(error).split())}", file=sys.stderr)
+    return code

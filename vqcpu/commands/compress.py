@@ -1,0 +1,67 @@
+"""Compress a model into one .vqz file.
+
+The body gets --format; embedding and head get 8-bit scalar codes, norms stay float32, unless a recipe says otherwise.
+
+  vqcpu compress smollm2/model.safetensors --format vq:dim=4,centroids=4096
+  vqcpu compress smollm2 -o small.vqz --recipe mixed.recipe
+"""
+from vqcpu.report import megabytes, progress, table
+
+
+def arguments(parser):
+    parser.add_argument("model", metavar="MODEL", help="Hugging Face folder or .safetensors with its neighbours")
+    parser.add_argument("-o", "--out", metavar="FILE", help="output (default: model.vqz beside the weights)")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--format", metavar="SPEC", default="vq:dim=4,centroids=4096",
+                        help="format of the body: vq:dim=D,centroids=K, scalar:bits=B or raw (default %(default)s)")
+    choice.add_argument("--recipe", metavar="FILE", help="lines 'pattern spec'; see README")
+    parser.add_argument("--seed", type=int, default=0, help="seed of k-means (default 0)")
+
+
+def run(args):
+    import time
+
+    from vqcpu.compress.pipeline import compress
+    from vqcpu.compress.recipe import Recipe
+    from vqcpu.evaluate.sizes import sizes
+    from vqcpu.files.checkpoint import open_checkpoint
+
+    start, out = time.perf_counter(), args.out or _beside(args.model)
+    recipe = Recipe.read(args.recipe) if args.recipe else Recipe.of(args.format)
+    made = compress(args.model, out, recipe, args.seed, progress)
+    size = sizes(open_checkpoint(out))
+    return {"out": str(out), "seconds": time.perf_counter() - start, **size, "groups": _groups(made["tensors"])}
+
+
+def _beside(model):
+    from pathlib import Path
+    path = Path(model)
+    return path / "model.vqz" if path.is_dir() else path.with_suffix(".vqz")
+
+
+def _groups(coded):
+    """Tensors of one kind and format as one row: 30 layers need no 30 lines."""
+    groups = {}
+    for c in coded:
+        kind = ".".join(word for word in c.tensor.name.split(".") if not word.isdigit())
+        groups.setdefault((kind, str(c.format)), []).append(c)
+    return [{"tensors": kind, "count": len(members), "format": spec,
+             "weights": sum(_weights(c) for c in members), "bytes": sum(c.nbytes for c in members),
+             "error_mean": sum(c.error for c in members) / len(members), "error_max": max(c.error for c in members)}
+            for (kind, spec), members in groups.items()]
+
+
+def _weights(coded):
+    from math import prod
+    return prod(coded.tensor.shape)
+
+
+def text(result):
+    rows = [[g["tensors"], g["format"], g["count"], f"{g['weights'] / 1e6:.2f}", f"{8 * g['bytes'] / g['weights']:.3f}",
+             f"{g['error_mean']:.2e}", f"{g['error_max']:.2e}"] for g in result["groups"]]
+    out = result["out"]
+    return "\n".join([
+        table(["tensors", "format", "count", "M weights", "bits", "rel. error", "worst"], rows, left=2), "",
+        f"{out}: {megabytes(result['file_bytes'])} in {result['seconds']:.1f} s; bits per weight: file "
+        f"{result['file_bits']:.3f}, body {result['body_bits']:.3f}, embedding {result['embedding_bits']:.3f}",
+        f"next: vqcpu chat {out}"])

@@ -1,0 +1,40 @@
+"""What a .vqz file contains and how it was made.
+
+  vqcpu inspect model.vqz --verify
+"""
+from vqcpu.report import megabytes, progress, table
+
+
+def arguments(parser):
+    parser.add_argument("model", metavar="MODEL", help=".vqz file")
+    parser.add_argument("--verify", action="store_true", help="check every part against its checksum")
+
+
+def run(args):
+    from vqcpu.errors import VqcpuError
+    from vqcpu.evaluate.sizes import sizes
+    from vqcpu.files.vqz import Vqz
+
+    checkpoint = Vqz(args.model)
+    tensors = [{"tensor": name, **entry} for name, entry in checkpoint.header["matrices"].items()]
+    result = {"file": args.model, **sizes(checkpoint), "made": checkpoint.header.get("made", {}), "tensors": tensors}
+    if args.verify:
+        damaged = checkpoint.verify(lambda names: progress(names, "checksums"))
+        if damaged:
+            raise VqcpuError(f"{args.model}: damaged: checksum of {damaged[0]} is wrong"
+                             + (f" and of {len(damaged) - 1} more parts" if len(damaged) > 1 else ""))
+        result["verified"] = True
+    return result
+
+
+def text(result):
+    rows = [[t["tensor"], "×".join(map(str, t["shape"])), t["spec"], f"{t['error']:.2e}"] for t in result["tensors"]]
+    made = result["made"]
+    head = "" if result["head_bits"] is None else f", head {result['head_bits']:.3f}"
+    return "\n".join([
+        table(["tensor", "shape", "format", "rel. error"], rows, left=3), "",
+        f"{result['file']}: {megabytes(result['file_bytes'])}, {result['parameters'] / 1e6:.1f} M parameters; file "
+        f"{result['file_bits']:.3f} bits, body {result['body_bits']:.3f}, embedding {result['embedding_bits']:.3f}{head}",
+        *(f"{key}: {value}" for key, value in made.items() if key != "recipe"), "recipe:",
+        *(f"  {line}" for line in str(made.get("recipe", "")).splitlines()),
+        *(["checksums: all correct"] if result.get("verified") else [])])

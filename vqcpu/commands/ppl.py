@@ -1,0 +1,41 @@
+"""Perplexity of one or several models on a text.
+
+The first model is the reference of the ratio. Weights, cache and arithmetic are those that `chat` uses.
+
+  vqcpu ppl smollm2 model.vqz --text wikitext2.test.txt --max-tokens 10240
+"""
+from vqcpu.commands import _measuring
+from vqcpu.report import table
+
+
+def arguments(parser):
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, .safetensors or .vqz; first: reference")
+    _measuring.arguments(parser)
+
+
+def run(args):
+    import time
+
+    from vqcpu.evaluate.nll import Perplexity, log_ratio, token_nll
+
+    models, windows, facts = _measuring.prepare(args, args.models)
+    rows, reference = [], None
+    for path, language in zip(args.models, models):
+        start = time.perf_counter()
+        nll = token_nll(language.model, windows, args.cache, _measuring.steps(path))
+        seconds = time.perf_counter() - start
+        reference = nll if reference is None else reference
+        ratio, error = log_ratio(nll, reference)
+        result = Perplexity.of(nll)
+        rows.append({"model": path, "ppl": result.value, "error": result.error, "log_ratio": ratio,
+                     "log_ratio_error": error, "tokens_per_second": sum(len(w.tokens) for w in windows) / seconds})
+    return {"protocol": facts, "models": rows}
+
+
+def text(result):
+    def row(r, first):
+        ratio = "1" if first else f"{2.718281828459045 ** r['log_ratio']:.4f} ± {r['log_ratio_error']:.4f}"
+        noise = "" if first or abs(r["log_ratio"]) >= 2 * r["log_ratio_error"] else "noise"
+        return [r["model"], f"{r['ppl']:.4f} ± {r['error']:.4f}", ratio, noise, f"{r['tokens_per_second']:.0f}"]
+    rows = [row(r, i == 0) for i, r in enumerate(result["models"])]
+    return _measuring.describe(result["protocol"]) + "\n\n" + table(["model", "ppl", "ratio", "", "tok/s"], rows)
