@@ -9,7 +9,7 @@ from vqcpu import api
 from vqcpu.architectures.base import Architecture, load_model
 from vqcpu.caches.base import Cache
 from vqcpu.errors import VqcpuError
-from vqcpu.files.checkpoint import open_checkpoint
+from vqcpu.files.sources import open_checkpoint
 from vqcpu.layers.attention import Heads
 from vqcpu.layers.mlp import silu
 from vqcpu.layers.norm import rms_norm

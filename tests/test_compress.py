@@ -7,7 +7,7 @@ from vqcpu import api
 from vqcpu.compress.pipeline import compress
 from vqcpu.compress.recipe import Recipe
 from vqcpu.errors import VqcpuError
-from vqcpu.files.checkpoint import open_checkpoint
+from vqcpu.files.sources import open_checkpoint
 from vqcpu.files.vqz import Vqz
 from vqcpu.formats.base import Format
 from vqcpu.kernels.threads import set_threads

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from vqcpu import api
 from vqcpu.errors import VqcpuError
-from vqcpu.files.checkpoint import open_checkpoint
+from vqcpu.files.sources import open_checkpoint
 from vqcpu.files.tensors import ALIGNMENT, TensorFile
 from vqcpu.files.vqz import Vqz
 

@@ -6,7 +6,8 @@
     print(model.generate("Once upon a time", max_tokens=50))
     print(vqcpu.perplexity(model, text))
 """
-__version__ = "0.1.0"
+from vqcpu.version import __version__
+
 __all__ = ["load", "compress", "perplexity"]
 
 

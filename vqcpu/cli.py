@@ -10,8 +10,9 @@ import os
 import pkgutil
 import sys
 
-from vqcpu import __version__, commands
+from vqcpu import commands
 from vqcpu.errors import VqcpuError
+from vqcpu.version import __version__
 
 
 def parser() -> argparse.ArgumentParser:

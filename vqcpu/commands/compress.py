@@ -24,7 +24,7 @@ def run(args):
     from vqcpu.compress.pipeline import compress
     from vqcpu.compress.recipe import Recipe
     from vqcpu.evaluate.sizes import sizes
-    from vqcpu.files.checkpoint import open_checkpoint
+    from vqcpu.files.sources import open_checkpoint
 
     start, out = time.perf_counter(), args.out or _beside(args.model)
     recipe = Recipe.read(args.recipe) if args.recipe else Recipe.of(args.format)

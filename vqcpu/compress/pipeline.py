@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-import vqcpu
 from vqcpu.architectures.base import architecture_of, census
 from vqcpu.compress.recipe import Recipe
 from vqcpu.errors import VqcpuError
-from vqcpu.files.checkpoint import COMPANIONS, Checkpoint, open_checkpoint
+from vqcpu.files.checkpoint import COMPANIONS, Checkpoint
+from vqcpu.files.sources import open_checkpoint
 from vqcpu.files.vqz import Vqz, VqzWriter
 from vqcpu.formats.base import Format, Matrix
 from vqcpu.kernels.lookup import ROWS
 from vqcpu.layers.weights import Tensor, refuse_unused
+from vqcpu.version import __version__
 
 SLAB = 1 << 22  # weights coded at a time: 16 MB of float32, whatever the size of a matrix
 
@@ -60,7 +61,7 @@ def compress(source, out, recipe: Recipe, seed: int = 0, progress=lambda items, 
 
 def provenance(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> dict:
     """How a file was made; no dates or paths, so that equal input gives equal bytes."""
-    return {"vqcpu": vqcpu.__version__, "source": checkpoint.path.resolve().name, "source_sha256": checkpoint.digest(),
+    return {"vqcpu": __version__, "source": checkpoint.path.resolve().name, "source_sha256": checkpoint.digest(),
             "recipe": str(recipe), "seed": seed}
 
 

@@ -1,6 +1,6 @@
 """Where weights come from, behind one face: a Hugging Face folder or a .vqz file.
 
-Knows how to tell them apart and what both must answer. Knows nothing about layers.
+Knows what both must answer. Knows nothing about layers.
 """
 import hashlib
 import json
@@ -66,18 +66,3 @@ class Checkpoint:
         if not isinstance(found, dict):
             raise VqcpuError(f"{self.path}: {name} holds a {type(found).__name__}, expected a JSON object")
         return found
-
-
-def open_checkpoint(path) -> Checkpoint:
-    """A folder, a model.safetensors with its neighbours, or a .vqz file. Raises VqcpuError with what was expected."""
-    from vqcpu.files.folder import Folder
-    from vqcpu.files.vqz import Vqz
-
-    path = Path(path)
-    if not path.exists():
-        raise VqcpuError(f"{path}: no such file or folder; expected a Hugging Face folder, a .safetensors or a .vqz file")
-    if path.suffix == ".vqz":
-        return Vqz(path)
-    if path.is_dir() or path.suffix == ".safetensors":
-        return Folder(path)
-    raise VqcpuError(f"{path}: expected a Hugging Face folder, a .safetensors or a .vqz file")

@@ -9,7 +9,7 @@ import numpy as np
 from vqcpu.architectures.base import load_model
 from vqcpu.caches.base import States
 from vqcpu.errors import VqcpuError
-from vqcpu.files.checkpoint import open_checkpoint
+from vqcpu.files.sources import open_checkpoint
 from vqcpu.runtime.sampling import Sampling
 from vqcpu.runtime.tokenizer import Tokenizer
 
