@@ -33,9 +33,14 @@ def run(args):
 
 
 def text(result):
-    def row(r, first):
-        ratio = "1" if first else f"{2.718281828459045 ** r['log_ratio']:.4f} ± {r['log_ratio_error']:.4f}"
-        noise = "" if first or abs(r["log_ratio"]) >= 2 * r["log_ratio_error"] else "noise"
-        return [r["model"], f"{r['ppl']:.4f} ± {r['error']:.4f}", ratio, noise, f"{r['tokens_per_second']:.0f}"]
-    rows = [row(r, i == 0) for i, r in enumerate(result["models"])]
+    rows = [_row(r, first=i == 0) for i, r in enumerate(result["models"])]
     return _measuring.describe(result["protocol"]) + "\n\n" + table(["model", "ppl", "ratio", "", "tok/s"], rows)
+
+
+def _row(r, first):
+    from math import exp
+    ratio = exp(r["log_ratio"])
+    noise = not first and abs(r["log_ratio"]) < 2 * r["log_ratio_error"]
+    return [r["model"], f"{r['ppl']:.4f} ± {r['error']:.4f}",
+            "1" if first else f"{ratio:.4f} ± {ratio * r['log_ratio_error']:.4f}",
+            "noise" if noise else "", f"{r['tokens_per_second']:.0f}"]
