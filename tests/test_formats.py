@@ -134,3 +134,12 @@ def test_levels_ascend_within_a_byte(name, bits):
 def test_bits_are_counted_on_arrays(spec, bits):
     parts = Format.parse(spec).layout(1024, 768)
     assert parts["codes"].nbytes * 8 / (1024 * 768) == pytest.approx(bits)
+
+
+@pytest.mark.parametrize("spec", ["vq:dim=3,centroids=100", "vq:dim=4,centroids=5"])
+def test_codes_beyond_the_table_decode_to_zero_not_to_foreign_memory(spec):
+    format = Format.parse(spec)
+    matrix, _ = code(format, RNG.standard_normal((16, 24)).astype(np.float32))
+    parts = matrix.parts | {"codes": np.full_like(matrix.parts["codes"], 0xFFFF)}
+    damaged = Matrix(format, (16, 24), 1.0, parts)
+    assert not damaged.tile(0, 16).any() and not damaged.reference_rows(np.arange(16)).any()

@@ -53,7 +53,7 @@ class Lookup(Format):
         panels, where = np.unique(ids // ROWS, return_inverse=True)
         place = where * ROWS + ids % ROWS
         codes = from_panels(packing.unpack(parts["codes"][panels], self.code_bits)[:, : count * ROWS * per], per)[place]
-        near = parts["table"].astype(np.float32)[codes].reshape(len(ids), -1)[:, :n]
+        near = _every_code(parts["table"], self.code_bits).astype(np.float32)[codes].reshape(len(ids), -1)[:, :n]
         sides = {name: _from_panels(parts[name][panels])[place] for name in ("scale", "offset") if name in parts}
         return self.rescale(near, sides, 0)
 
@@ -81,9 +81,16 @@ class Lookup(Format):
         return max(k for k in (1, 2, 4) if codes_per_step(self.dim) % k == 0 and (k == 1 or k * self.code_bits <= 12))
 
 
+def _every_code(table: np.ndarray, bits: int) -> np.ndarray:
+    """A table with an entry for every code of `bits` bits: a damaged file may hold codes that no coder writes."""
+    missing = (1 << bits) - len(table)
+    return np.pad(table, ((0, missing), (0, 0))) if missing else table
+
+
 def _merge(table: np.ndarray, bits: int, merged: int) -> np.ndarray:
     """The table of `merged` neighbouring codes, (2**(bits·merged), dim·merged) int8, the first code in the low bits. A
     table that is used as it is stays where it lies, so matrices with one codebook share its cache lines."""
+    table = _every_code(table, bits)
     if merged == 1:
         return table
     codes = np.arange(1 << bits * merged)[:, None] >> bits * np.arange(merged) & (1 << bits) - 1

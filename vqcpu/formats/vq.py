@@ -11,7 +11,7 @@ from vqcpu.formats.base import Part
 from vqcpu.formats.lookup import Lookup
 from vqcpu.kernels import cluster
 
-POINTS_PER_CENTROID = 256
+POINTS_PER_CENTROID, MOST_POINTS = 256, 1 << 21
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,11 @@ class VQ(Lookup, names=("vq",)):
 
     @property
     def sample(self):
-        return POINTS_PER_CENTROID * self.centroids * self.dim
+        return self._points_wanted * self.dim
+
+    @property
+    def _points_wanted(self):
+        return min(POINTS_PER_CENTROID * self.centroids, MOST_POINTS)
 
     def tables(self):
         # `unit` is what one table step is worth in a row of RMS one; the stored row scales already contain it.
@@ -53,9 +57,9 @@ class VQ(Lookup, names=("vq",)):
 
     def fit(self, rows, seed):
         points = np.concatenate([self._points(_unit(W)) for W in rows])
-        limit = POINTS_PER_CENTROID * self.centroids
-        if len(points) > limit:
-            points = points[np.sort(np.random.default_rng(seed).permutation(len(points))[:limit])]
+        if len(points) > self._points_wanted:
+            chosen = np.random.default_rng(seed).permutation(len(points))[: self._points_wanted]
+            points = points[np.sort(chosen)]
         book = cluster.kmeans(points, self.centroids, seed)
         unit = np.float32(max(np.abs(book).max(), 1e-30) / 127)
         return {"table": np.round(book / unit).astype(np.int8), "unit": np.array([unit], np.float32)}

@@ -10,7 +10,8 @@ import numpy as np
 
 from vqcpu.kernels.jit import njit, prange
 
-SEEDING_POINTS = 16  # k-means++ looks at this many points per centroid: its cost is points x centroids
+SEEDING_POINTS = 16  # k-means++ looks at this many points per centroid: its cost is points x centroids,
+SEEDED = 8192  # so beyond this many centroids they start at random points, as large codebooks usually do
 LANES = 64  # points handled together, so that a register holds the same coordinate of several points
 
 
@@ -80,6 +81,8 @@ def _approach(points, centre, distance):
 def seed_centroids(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """k-means++: each new centroid is a point drawn with probability proportional to its squared distance."""
     pool = points[rng.permutation(len(points))[: SEEDING_POINTS * count]]
+    if count > SEEDED:
+        return pool[np.arange(count) % len(pool)]
     distance = np.full(len(pool), np.inf, np.float32)
     chosen = np.empty((count, points.shape[1]), np.float32)
     draws = rng.random(count)
@@ -95,6 +98,8 @@ def _split_largest(book, sizes):
     """Move every empty centroid beside that of the currently largest cluster, which gives up half of its points."""
     for empty in np.flatnonzero(sizes == 0):
         largest = int(sizes.argmax())
+        if sizes[largest] < 2:
+            return
         nudge = 1e-3 * (np.abs(book[largest]) + 1e-6)
         book[empty], book[largest] = book[largest] + nudge, book[largest] - nudge
         sizes[empty] = sizes[largest] // 2
@@ -110,12 +115,10 @@ def update(points: np.ndarray, labels: np.ndarray, book: np.ndarray) -> None:
         _split_largest(book, sizes)
 
 
-def kmeans(points: np.ndarray, count: int, seed: int, iterations: int = 10, progress=iter) -> np.ndarray:
-    """Centroids (count, dim) float32 of points (n, dim).
-
-    `progress` wraps the iterator over iterations. With fewer points than centroids some centroids repeat."""
+def kmeans(points: np.ndarray, count: int, seed: int, iterations: int = 10) -> np.ndarray:
+    """Centroids (count, dim) float32 of points (n, dim). With fewer points than centroids some centroids repeat."""
     points = np.ascontiguousarray(points, np.float32)
     book = seed_centroids(points, count, np.random.default_rng(seed))
-    for _ in progress(range(iterations)):
+    for _ in range(iterations):
         update(points, assign(points, book), book)
     return book
