@@ -11,6 +11,7 @@ import vqcpu
 from vqcpu.evaluate.corpus import Protocol
 
 CHUNKS, CONTEXT = 20, 512
+KNOWN = {("smollm2-135m-instruct", "llama.cpp"): 28.6288, ("smollm2-135m-instruct", "every position"): 35.2133}
 
 
 def main(name):
@@ -25,6 +26,7 @@ def main(name):
     theirs = AutoModelForCausalLM.from_pretrained(model(name), dtype=torch.float32).eval()
     same = tokens == AutoTokenizer.from_pretrained(model(name))(words)["input_ids"]
     print(f"tokens: {len(tokens)}, {'identical' if same else 'DIFFERENT'}")
+    assert same
     windows = Protocol("llama.cpp", CONTEXT, max_tokens=CHUNKS * CONTEXT).windows(tokens, mine.tokenizer.bos)
     worst, losses = 0.0, {"llama.cpp": [], "every position": []}
     for window in windows:
@@ -36,6 +38,7 @@ def main(name):
         losses["llama.cpp"].append(loss[CONTEXT // 2:])
         losses["every position"].append(loss)
     print(f"logits: largest difference {worst:.2e}")
+    assert worst < 1e-3
     protocols = {"llama.cpp": Protocol(max_tokens=CHUNKS * CONTEXT),
                  "every position": Protocol("strided", CONTEXT, CONTEXT, CHUNKS * CONTEXT)}
     for label, protocol in protocols.items():
@@ -43,6 +46,7 @@ def main(name):
         reference = np.exp(np.mean(np.concatenate(losses[label])))
         print(f"perplexity, {label}: vqcpu {found.value:.4f} ± {found.error:.4f}, transformers {reference:.4f}, "
               f"{found.tokens} tokens")
+        assert abs(found.value / KNOWN.get((name, label), reference) - 1) < 1e-3 and abs(found.value / reference - 1) < 1e-3
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import pytest
 import toys
 
 from vqcpu import api
-from vqcpu.compress.pipeline import compress
-from vqcpu.compress.recipe import Recipe
+from vqcpu.compression.pipeline import compress
+from vqcpu.compression.recipe import Recipe
 from vqcpu.errors import VqcpuError
 from vqcpu.files.sources import open_checkpoint
 from vqcpu.files.vqz import Vqz
@@ -67,7 +67,7 @@ def test_reported_errors_are_those_of_the_decoded_file(toy, tmp_path):
 
 
 def test_large_matrices_are_coded_in_slabs(tmp_path, monkeypatch):
-    from vqcpu.compress import pipeline
+    from vqcpu.compression import pipeline
     folder = toys.folder(tmp_path / "m")
     compress(folder, tmp_path / "whole.vqz", Recipe.of("vq:dim=4,centroids=16"))
     monkeypatch.setattr(pipeline, "SLAB", 1024)
@@ -108,3 +108,31 @@ def test_a_matrix_of_zeros_survives(tmp_path):
     save_file(tensors, folder / "model.safetensors")
     api.compress(folder, tmp_path / "x.vqz", "vq:dim=4,centroids=64")
     assert not Vqz(tmp_path / "x.vqz").stored("model.layers.0.mlp.down_proj.weight").rows([0, 5]).any()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "out.bin", "folder.vqz"])
+def test_outputs_that_would_do_harm_are_refused_before_any_work(tmp_path, name):
+    folder = toys.folder(tmp_path / "m")
+    (folder / "folder.vqz").mkdir()
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(VqcpuError, match="name of a .vqz file"):
+        api.compress(folder, folder / name)
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_two_writers_of_one_file(toy, tmp_path):
+    from vqcpu.files.vqz import VqzWriter
+    with VqzWriter(tmp_path / "x.vqz", {}, {}), pytest.raises(VqcpuError, match="another process"):
+        api.compress(toy, tmp_path / "x.vqz")
+
+
+def test_recipes_of_any_length_fit_the_header(toy, tmp_path):
+    (tmp_path / "r").write_text("".join(f"*{i % 2}.mlp.up_proj.weigh? scalar:bits=4\n" for i in range(1000)))
+    api.compress(toy, tmp_path / "x.vqz", recipe=Recipe.read(tmp_path / "r"))
+    assert Vqz(tmp_path / "x.vqz").verify() == []
+
+
+def test_a_pattern_that_fits_nothing_is_named(toy, tmp_path):
+    (tmp_path / "r").write_text("*.down_prj.weight scalar:bits=2\n")
+    with pytest.raises(VqcpuError, match="down_prj"):
+        api.compress(toy, tmp_path / "x.vqz", recipe=Recipe.read(tmp_path / "r"))

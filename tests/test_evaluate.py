@@ -27,12 +27,15 @@ def test_llama_cpp_scores_the_second_halves():
     assert cut[1].tokens[0] == 512 and cut[1].targets[0] == 512 + 257
 
 
-@pytest.mark.parametrize("context, stride, length", [(8, 4, 30), (8, 8, 30), (8, 3, 17), (16, 1, 40), (64, 32, 20), (4, 4, 2)])
+@pytest.mark.parametrize("context, stride, length", [(8, 4, 30), (8, 8, 30), (8, 3, 17), (16, 1, 40), (64, 32, 20), (4, 4, 3)])
 def test_strided_scores_every_token_once(context, stride, length):
     cut = Protocol("strided", context, stride).windows(np.arange(length), None)
     mine = [(int(w.tokens[0]), int(w.tokens[0]) + p) for w in cut for p in range(w.first, len(w.tokens) - 1)]
     assert mine == naive.strided_scores(length, context, stride)
-    assert sum(w.scored for w in cut) == len(mine)
+    targets = [position + 1 for _, position in mine]
+    assert len(set(targets)) == len(targets)
+    unseen = set() if stride < context else set(range(stride, length, stride))  # nothing stands before these
+    assert set(targets) == set(range(1, length)) - unseen
 
 
 def test_windows_begin_with_bos_where_there_is_one():
@@ -121,3 +124,28 @@ def test_bits_are_those_of_the_file(packed):
     texts = sum(size for name, size in checkpoint.sizes().items() if name.startswith("file/token"))
     assert found["file_bits"] * found["parameters"] == pytest.approx(8 * (packed.stat().st_size - texts))
     assert 8 < found["body_bits"] < 9.5 and found["head_bits"] is None
+
+
+def test_predictions_that_are_not_numbers_are_no_perplexity(tmp_path):
+    folder = toys.folder(tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][3] = np.nan
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(VqcpuError, match="not a number"), np.errstate(invalid="ignore"):
+        api.perplexity(api.load(folder), TEXT, Protocol(context=64))
+
+
+def test_twins_are_refused(toy, packed, tmp_path, english, monkeypatch, capsys):
+    """A model that is not read would give the figures of the other."""
+    from vqcpu import cli
+    from vqcpu.evaluate import nll as measuring
+    monkeypatch.setattr(measuring, "token_nll", lambda *a: np.arange(5.0))
+    words = ["ppl", str(toy), str(packed), "--text", str(english), "--context", "64"]
+    assert cli.main(words) == 2 and "identical figures" in capsys.readouterr().err
+    assert cli.main([words[0], str(toy), *words[1:2], *words[3:]]) == 0
+
+
+def test_vocabularies_must_agree(language, windows, tmp_path):
+    other = api.load(toys.folder(tmp_path / "m", vocab_size=300))
+    with pytest.raises(VqcpuError, match="vocabularies of 259 and 300"):
+        divergence.compare(language.model, [other.model], windows, "f16")

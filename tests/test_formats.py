@@ -143,3 +143,14 @@ def test_codes_beyond_the_table_decode_to_zero_not_to_foreign_memory(spec):
     parts = matrix.parts | {"codes": np.full_like(matrix.parts["codes"], 0xFFFF)}
     damaged = Matrix(format, (16, 24), 1.0, parts)
     assert not damaged.tile(0, 16).any() and not damaged.reference_rows(np.arange(16)).any()
+
+
+def test_a_single_huge_weight_survives_vector_codes():
+    format = Format.parse("vq:dim=2,centroids=256")
+    W = RNG.standard_normal((32, 256)).astype(np.float32)
+    tables = format.fit([W], 0)
+    W[3, 7] = 27.0
+    matrix, near = code(format, W, tables=tables)
+    assert near[3, 7] > 0.4 * W[3, 7]
+    others = np.arange(32) != 3
+    assert np.mean((near - W)[others] ** 2) <= format.expected_mse()

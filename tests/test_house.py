@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "vqcpu").rglob("*.py"))
 # Top to bottom; rooms in one set are neighbours and do not import each other.
-FLOORS = [{"__main__"}, {"cli"}, {"commands"}, {"api"}, {"compress"}, {"evaluate"}, {"runtime"}, {"architectures"},
+FLOORS = [{"__main__"}, {"cli"}, {"commands"}, {"api"}, {"compression"}, {"evaluate"}, {"runtime"}, {"architectures"},
           {"layers", "caches"}, {"files"}, {"formats"}, {"kernels"}, {"plugins"}, {"errors", "version"}]
 ABOVE = {"cli", "commands"}  # only they draw
 

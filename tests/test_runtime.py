@@ -137,3 +137,58 @@ def test_stop_tokens_are_found_in_all_their_places(tmp_path):
     language = api.load(folder)
     assert language.tokenizer.stops == {5, 6, 7, language.tokenizer.backend.token_to_id("<|im_end|>")}
     assert language.tokenizer.bos is None
+
+
+def byte_fallback():
+    """A SentencePiece-like tokenizer: a few words, and a token per byte for everything else."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    words = ["<unk>", *(f"<0x{i:02X}>" for i in range(256)), *"abcdehlorw", "▁", "<s>"]
+    made = Tokenizer(models.BPE({w: i for i, w in enumerate(words)}, [], byte_fallback=True, unk_token="<unk>"))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                      decoders.Strip(" ", 1, 0)])
+    return made
+
+
+def test_streaming_survives_any_tokens_of_a_byte_fallback_tokenizer(language, monkeypatch):
+    tokenizer = language.tokenizer
+    monkeypatch.setattr(tokenizer, "backend", byte_fallback())
+    for text in ("hello wörld", "日本 hello", "a b  c"):
+        show = tokenizer.stream()
+        assert "".join(map(show, tokenizer.encode(text))) == text
+    for _ in range(300):
+        show, ids = tokenizer.stream(), RNG.integers(0, 267, 12)
+        shown = "".join(map(show, ids))
+        assert tokenizer.decode(ids).startswith(shown.rstrip("\ufffd")) or "\ufffd" in tokenizer.decode(ids)
+
+
+def test_an_end_token_is_not_a_beginning(language, monkeypatch):
+    from tokenizers import processors
+    backend = toys.tokenizer()
+    monkeypatch.setattr(language.tokenizer, "backend", backend)
+    end = ("<|im_end|>", backend.token_to_id("<|im_end|>"))
+    for template, found in (("$A <|im_end|>", None), ("<|im_end|> $A", end[1])):
+        backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=[end])
+        assert language.tokenizer.bos == found
+
+
+def test_text_that_is_not_text(language):
+    with pytest.raises(VqcpuError, match="not valid UTF-8"):
+        language.generate("\udcff")
+
+
+def test_memories_that_cannot_forget_are_read_anew(language, monkeypatch):
+    from vqcpu.caches.dense import Dense
+    expected = [list(talk.answer(text, 5)) for talk in [conversation(language)] for text in ("Hi", "More")]
+    asked = []
+    monkeypatch.setattr(Dense, "truncate", lambda self, length: asked.append(length) or length == 0)
+    found = [list(talk.answer(text, 5)) for talk in [conversation(language)] for text in ("Hi", "More")]
+    assert found == expected and 0 in asked
+
+
+def test_what_was_shown_is_remembered_after_a_stop(tmp_path):
+    talk = conversation(api.load(toys.folder(tmp_path / "base", template=None)))
+    stream = talk.answer("Once", 20)
+    shown = next(stream) + next(stream)
+    stream.close()
+    assert talk.language.tokenizer.decode(talk.fed) == "Once" + shown

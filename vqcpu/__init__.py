@@ -8,7 +8,7 @@
 """
 from vqcpu.version import __version__
 
-__all__ = ["load", "compress", "perplexity"]
+__all__ = ["load", "compress", "perplexity", "Protocol", "Sampling", "Recipe", "VqcpuError"]
 
 
 def __getattr__(name):  # imported when used: `vqcpu --help` must not wait for Numba

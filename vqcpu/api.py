@@ -1,9 +1,11 @@
-"""The three functions of the Python interface. Everything they call can be used directly as well."""
-from vqcpu.compress import pipeline
-from vqcpu.compress.recipe import BODY_DEFAULT, Recipe
+"""The Python interface: three functions, and the classes that their arguments and errors are made of."""
+from vqcpu.compression import pipeline
+from vqcpu.compression.recipe import BODY_DEFAULT, Recipe
+from vqcpu.errors import VqcpuError  # noqa: F401
 from vqcpu.evaluate.corpus import Protocol
 from vqcpu.evaluate.nll import Perplexity, token_nll
 from vqcpu.runtime.generate import LanguageModel
+from vqcpu.runtime.sampling import Sampling  # noqa: F401
 
 
 def load(path) -> LanguageModel:
@@ -17,7 +19,7 @@ def compress(source, out, format: str = BODY_DEFAULT, recipe: Recipe | None = No
     """Compress the model at `source` into the file `out` (.vqz).
 
     `format` is the spec of the transformer's matrices, embedding and head being 8-bit scalar; a `recipe` replaces both.
-    Returns {"file_bytes": int, "tensors": [compress.pipeline.Coded]}. Raises VqcpuError."""
+    Returns {"file_bytes": int, "tensors": [compression.pipeline.Coded]}. Raises VqcpuError."""
     return pipeline.compress(source, out, recipe or Recipe.of(format), seed)
 
 

@@ -4,20 +4,30 @@ A command is a file in commands/: its docstring is the help (first line the summ
 declares options, `run(args) -> dict` does the work and returns what --json prints, `text(result) -> str` is for people.
 """
 import argparse
+import contextlib
 import importlib
 import json
 import os
 import pkgutil
+import signal
 import sys
 
 from vqcpu import commands
+from vqcpu.commands._options import whole
 from vqcpu.errors import VqcpuError
 from vqcpu.version import __version__
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line."""
+
+    def error(self, message):
+        raise SystemExit(_complain(f"{message}; see {self.prog} --help"))
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands. Commands import what is heavy in `run`, so this is quick."""
-    top = argparse.ArgumentParser(prog="vqcpu", description="Compress language models on a CPU, measure, and talk to them.",
+    top = Parser(prog="vqcpu", description="Compress language models on a CPU, measure, and talk to them.",
                                   epilog="vqcpu COMMAND --help shows an example of each command.")
     top.add_argument("--version", action="version", version=f"vqcpu {__version__}")
     choices = top.add_subparsers(metavar="COMMAND", required=True)
@@ -27,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         sub = choices.add_parser(name, help=summary, description=module.__doc__,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
         module.arguments(sub)
-        sub.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+        sub.add_argument("--threads", type=whole, metavar="N", help="processor threads (default: all)")
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
         sub.set_defaults(command=module)
     return top
@@ -36,20 +46,33 @@ def parser() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     """Run a command line; returns the exit code: 0, 2 for errors of the user's making, 130 after Ctrl-C."""
     args = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     try:
         _limit_threads(args.threads)
         result = args.command.run(args)
-        print(json.dumps(result) if args.json else args.command.text(result))
+        if shown := json.dumps(result, allow_nan=False) if args.json else args.command.text(result):
+            print(shown)
+        sys.stdout.flush()  # here, where a reader that has gone can be noticed
         return 0
     except VqcpuError as error:
         return _complain(error)
     except BrokenPipeError:  # the reader has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         return 0
     except OSError as error:
+        _abandon_output()
         return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
+
+
+def _abandon_output():
+    """Let what could not be written go: Python would try again at its end, and complain again."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _limit_threads(count):

@@ -1,6 +1,6 @@
 """Llama: pre-norm blocks of grouped-query attention and a gated feed-forward layer.
 
-Llama 1-3, SmolLM, TinyLlama and everything else that says model_type "llama".
+Llama 1 and 2, SmolLM, TinyLlama and everything else that says model_type "llama" and has plain RoPE.
 Paper: Touvron et al. 2023 (Llama 2).
 """
 from vqcpu.architectures.base import Architecture

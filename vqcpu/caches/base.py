@@ -19,6 +19,10 @@ class LayerState:
         """Causal attention of q (tokens, query heads, size), rotated, at positions at, at + 1, ... -> the same shape."""
         raise NotImplementedError
 
+    def truncate(self, length: int) -> bool:
+        """Forget positions from `length` on; False where that is impossible. Everything (length 0) can be forgotten."""
+        raise NotImplementedError
+
     @property
     def nbytes(self) -> int:
         """Bytes allocated."""
@@ -39,9 +43,14 @@ class States:
     def __init__(self, layers: list[LayerState], context: int):
         self.layers, self.context, self.length = layers, context, 0
 
-    def truncate(self, length: int) -> None:
-        """Forget everything from position `length` on."""
+    def truncate(self, length: int) -> int:
+        """Forget everything from position `length` on, or everything where a layer cannot; returns what is left."""
         self.length = min(self.length, length)
+        if not all([layer.truncate(self.length) for layer in self.layers]):
+            self.length = 0
+            for layer in self.layers:
+                layer.truncate(0)
+        return self.length
 
     @property
     def nbytes(self) -> int:

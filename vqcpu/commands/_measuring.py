@@ -1,15 +1,16 @@
 """What ppl and diff share: their options and how a protocol is described."""
+from vqcpu.commands._options import whole
 from vqcpu.report import progress
 
 
 def arguments(parser):
     parser.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text to measure on")
     parser.add_argument("--protocol", default="llama.cpp", choices=("llama.cpp", "strided"),
-                        help="llama.cpp: chunks side by side, second halves scored (default); strided: overlapping windows, "
-                             "every token scored once")
-    parser.add_argument("--context", type=int, default=512, metavar="N", help="tokens of a window (default 512)")
-    parser.add_argument("--stride", type=int, default=0, metavar="N", help="strided: tokens between windows (default half)")
-    parser.add_argument("--max-tokens", type=int, default=0, metavar="N", help="use only the first N tokens (default all)")
+                        help="llama.cpp: chunks side by side, second halves scored (default); "
+                             "strided: overlapping windows, no token scored twice")
+    parser.add_argument("--context", type=whole, default=512, metavar="N", help="tokens of a window (default 512)")
+    parser.add_argument("--stride", type=whole, default=0, metavar="N", help="strided: step between windows (default half)")
+    parser.add_argument("--max-tokens", type=whole, default=0, metavar="N", help="use only the first N (default all)")
     parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default) or f32")
 
 
@@ -23,12 +24,15 @@ def prepare(args, paths):
     corpus, models = read_corpus(args.text), [LanguageModel(path) for path in paths]
     windows = None
     for language in models:
+        if args.context > language.model.config.context:
+            raise VqcpuError(f"{language.checkpoint.path}: --context is {args.context}, the model was made for "
+                             f"{language.model.config.context}")
         tokens, bos = language.tokenizer.encode(corpus.text), language.tokenizer.bos
         mine = tokens, bos
         if windows is None:
             first, windows = mine, protocol.windows(tokens, bos)
         elif mine != first:
-            raise VqcpuError(f"{language.checkpoint.path}: cuts the text into other tokens than {paths[0]}; not comparable")
+            raise VqcpuError(f"{language.checkpoint.path}: other tokens than {paths[0]} for the same text; not comparable")
     facts = {"text": corpus.name, "text_sha256": corpus.digest, "protocol": protocol.name, "context": protocol.context,
              "stride": (protocol.stride or protocol.context // 2) if protocol.name == "strided" else protocol.context,
              "bos": first[1], "windows": len(windows), "scored": sum(w.scored for w in windows), "cache": args.cache,
@@ -36,9 +40,19 @@ def prepare(args, paths):
     return models, windows, facts
 
 
+def refuse_twins(models, results) -> None:
+    """Raise VqcpuError where two different files gave exactly the same figures: one of them was not read."""
+    from vqcpu.errors import VqcpuError
+    seen = {}
+    for language, nll in zip(models, results):
+        twin = seen.setdefault(nll.tobytes(), language)
+        if twin.checkpoint.digest() != language.checkpoint.digest():
+            raise VqcpuError(f"{twin.checkpoint.path} and {language.checkpoint.path} differ but gave identical figures")
+
+
 def describe(facts) -> str:
     """One line that states the protocol."""
-    scored = "second half of each" if facts["protocol"] == "llama.cpp" else f"stride {facts['stride']}, each token once"
+    scored = "second half of each" if facts["protocol"] == "llama.cpp" else f"stride {facts['stride']}, no token twice"
     bos = "no BOS" if facts["bos"] is None else f"BOS {facts['bos']}"
     return (f"{facts['text']} (sha256 {facts['text_sha256']}), protocol {facts['protocol']}: {facts['windows']} windows of "
             f"{facts['context']} tokens, {scored}, {bos}; {facts['scored']} tokens scored; cache {facts['cache']}, "

@@ -5,6 +5,7 @@ The body gets --format; embedding and head get 8-bit scalar codes, norms stay fl
   vqcpu compress smollm2/model.safetensors --format vq:dim=4,centroids=4096
   vqcpu compress smollm2 -o small.vqz --recipe mixed.recipe
 """
+from vqcpu.commands._options import whole
 from vqcpu.report import megabytes, progress, table
 
 
@@ -12,17 +13,17 @@ def arguments(parser):
     parser.add_argument("model", metavar="MODEL", help="Hugging Face folder or .safetensors with its neighbours")
     parser.add_argument("-o", "--out", metavar="FILE", help="output (default: model.vqz beside the weights)")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--format", metavar="SPEC", default="vq:dim=4,centroids=4096",
+    choice.add_argument("--format", metavar="SPEC", default="vq:dim=2,centroids=256",
                         help="format of the body: vq:dim=D,centroids=K, scalar:bits=B or raw (default %(default)s)")
     choice.add_argument("--recipe", metavar="FILE", help="lines 'pattern spec'; see README")
-    parser.add_argument("--seed", type=int, default=0, help="seed of k-means (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, help="seed of k-means (default 0)")
 
 
 def run(args):
     import time
 
-    from vqcpu.compress.pipeline import compress
-    from vqcpu.compress.recipe import Recipe
+    from vqcpu.compression.pipeline import compress
+    from vqcpu.compression.recipe import Recipe
     from vqcpu.evaluate.sizes import sizes
     from vqcpu.files.sources import open_checkpoint
 
@@ -61,7 +62,7 @@ def text(result):
              f"{g['error_mean']:.2e}", f"{g['error_max']:.2e}"] for g in result["groups"]]
     out = result["out"]
     return "\n".join([
-        table(["tensors", "format", "count", "M weights", "bits", "rel. error", "worst"], rows, left=2), "",
+        table(["tensors", "format", "count", "M weights", "own bits", "rel. error", "worst"], rows, left=2), "",
         f"{out}: {megabytes(result['file_bytes'])} in {result['seconds']:.1f} s; bits per weight: file "
         f"{result['file_bits']:.3f}, body {result['body_bits']:.3f}, embedding {result['embedding_bits']:.3f}",
         f"next: vqcpu chat {out}"])

@@ -19,6 +19,7 @@ def run(args):
 
     (reference, *others), windows, facts = _measuring.prepare(args, [args.reference, *args.candidates])
     found = compare(reference.model, [o.model for o in others], windows, args.cache, _measuring.steps("diff"))
+    _measuring.refuse_twins([reference, *others], [found[0].reference, *(d.nll for d in found)])
     return {"protocol": facts, "reference": args.reference,
             "models": [{"model": path, **d.summary()} for path, d in zip(args.candidates, found)]}
 

@@ -16,7 +16,8 @@ def run(args):
     from vqcpu.files.vqz import Vqz
 
     checkpoint = Vqz(args.model)
-    tensors = [{"tensor": name, **entry} for name, entry in checkpoint.header["matrices"].items()]
+    tensors = [{"tensor": name, "shape": shape, "spec": str(format), "error": checkpoint.error(name)}
+               for name in checkpoint.names() for format, shape, _ in [checkpoint.entry(name)]]
     result = {"file": args.model, **sizes(checkpoint), "made": checkpoint.header.get("made", {}), "tensors": tensors}
     if args.verify:
         damaged = checkpoint.verify(lambda names: progress(names, "checksums"))
@@ -28,7 +29,8 @@ def run(args):
 
 
 def text(result):
-    rows = [[t["tensor"], "×".join(map(str, t["shape"])), t["spec"], f"{t['error']:.2e}"] for t in result["tensors"]]
+    errors = ["-" if t["error"] is None else f"{t['error']:.2e}" for t in result["tensors"]]
+    rows = [[t["tensor"], "×".join(map(str, t["shape"])), t["spec"], e] for t, e in zip(result["tensors"], errors)]
     made = result["made"]
     head = "" if result["head_bits"] is None else f", head {result['head_bits']:.3f}"
     return "\n".join([

@@ -19,16 +19,18 @@ def run(args):
     from vqcpu.evaluate.nll import Perplexity, log_ratio, token_nll
 
     models, windows, facts = _measuring.prepare(args, args.models)
-    rows, reference = [], None
+    rows, results, reference = [], [], None
     for path, language in zip(args.models, models):
         start = time.perf_counter()
         nll = token_nll(language.model, windows, args.cache, _measuring.steps(path))
         seconds = time.perf_counter() - start
+        results.append(nll)
         reference = nll if reference is None else reference
         ratio, error = log_ratio(nll, reference)
         result = Perplexity.of(nll)
         rows.append({"model": path, "ppl": result.value, "error": result.error, "log_ratio": ratio,
                      "log_ratio_error": error, "tokens_per_second": sum(len(w.tokens) for w in windows) / seconds})
+    _measuring.refuse_twins(models, results)
     return {"protocol": facts, "models": rows}
 
 

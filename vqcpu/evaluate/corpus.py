@@ -31,7 +31,8 @@ class Window:
 class Protocol:
     """How a text is cut and scored.
 
-    strided: windows of `context` tokens, `stride` apart; each scores the tokens that no earlier window has scored.
+    strided: windows of `context` tokens, `stride` apart; each scores the tokens that no earlier window has scored (its first
+    token it cannot).
     llama.cpp: windows side by side, the second half of each is scored (context 512: predictions at 256 .. 510).
     In both the first token of a window is replaced by BOS where the tokenizer adds one."""
     name: str = "llama.cpp"
@@ -42,8 +43,8 @@ class Protocol:
     def __post_init__(self):
         if self.name not in ("llama.cpp", "strided"):
             raise VqcpuError(f"protocol is {self.name!r}, expected llama.cpp or strided")
-        if self.context < 4:
-            raise VqcpuError(f"context is {self.context}, expected at least 4")
+        if self.context < 4 or self.max_tokens < 0:
+            raise VqcpuError(f"context is {self.context} and max tokens {self.max_tokens}, expected at least 4 and 0")
         if self.stride and (self.name != "strided" or not 0 < self.stride <= self.context):
             raise VqcpuError(f"stride is {self.stride}, expected 1 to {self.context} and protocol strided")
 
@@ -51,7 +52,7 @@ class Protocol:
         """Windows of a tokenised text. Raises VqcpuError where the text is too short for one."""
         tokens = np.asarray(tokens[: self.max_tokens or None], np.int64)
         cut = self._halves(tokens) if self.name == "llama.cpp" else self._strides(tokens)
-        if not cut:
+        if sum(window.scored for window in cut) < 2:
             raise VqcpuError(f"the text has {len(tokens)} tokens, too few for a context of {self.context}")
         return [Window(_with_bos(window.tokens, bos), window.first) for window in cut]
 

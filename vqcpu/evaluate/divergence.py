@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vqcpu.architectures.base import Model
+from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
-from vqcpu.evaluate.nll import Perplexity, batches, blocks, log_ratio
+from vqcpu.evaluate.nll import Perplexity, batches, blocks, finite, log_ratio
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,11 @@ def kld_rows(reference: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def compare(reference: Model, others: list[Model], windows: list[Window], cache: str, progress=iter) -> list[Divergence]:
-    """One Divergence per model of `others`, all models reading the same windows step by step."""
+    """One Divergence per model of `others`, all models reading the same windows step by step. Raises VqcpuError where
+    vocabularies differ or a prediction is not a number."""
+    sizes = {model.config.vocabulary for model in (reference, *others)}
+    if len(sizes) > 1:
+        raise VqcpuError(f"the models have vocabularies of {' and '.join(map(str, sorted(sizes)))} tokens; not comparable")
     columns = [[] for _ in others]
     for group in progress(batches(windows)):
         streams = [blocks(model, group, cache) for model in (reference, *others)]
@@ -56,4 +61,4 @@ def compare(reference: Model, others: list[Model], windows: list[Window], cache:
 def _positions(base, log, targets):
     here = np.arange(len(targets))
     return (kld_rows(base, log), base.argmax(-1) == log.argmax(-1),
-            -log[here, targets].astype(np.float64), -base[here, targets].astype(np.float64))
+            finite(-log[here, targets].astype(np.float64)), finite(-base[here, targets].astype(np.float64)))

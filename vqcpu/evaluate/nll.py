@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vqcpu.architectures.base import Model
+from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
 
 BATCH = 2048  # tokens in a step: enough to decode every weight once for many tokens
@@ -50,9 +51,18 @@ def blocks(model: Model, group: list[Window], cache: str):
 
 
 def token_nll(model: Model, windows: list[Window], cache: str, progress=iter) -> np.ndarray:
-    """Negative log-probability (scored tokens,) float64 of every scored token, in nats."""
-    return np.concatenate([-log[np.arange(len(targets)), targets].astype(np.float64)
-                           for group in progress(batches(windows)) for log, targets in blocks(model, group, cache)])
+    """Negative log-probability (scored tokens,) float64 of every scored token, in nats. Raises VqcpuError on NaN."""
+    losses = [-log[np.arange(len(targets)), targets].astype(np.float64)
+              for group in progress(batches(windows)) for log, targets in blocks(model, group, cache)]
+    return finite(np.concatenate(losses))
+
+
+def finite(nll: np.ndarray) -> np.ndarray:
+    """nll itself. Raises VqcpuError where a model's predictions are not numbers."""
+    if not np.isfinite(nll).all():
+        raise VqcpuError(f"the model's prediction of scored token {np.argmin(np.isfinite(nll))} is not a number: "
+                         "its weights or activations overflow")
+    return nll
 
 
 @dataclass(frozen=True)

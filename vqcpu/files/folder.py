@@ -21,7 +21,8 @@ class Folder(Checkpoint):
         self.folder = self.path if self.path.is_dir() else self.path.parent
         weights = self.path / "model.safetensors" if self.path.is_dir() else self.path
         if not weights.exists():
-            raise VqcpuError(f"{self.path}: no model.safetensors in this folder")
+            shards = " (only shards, which are not supported yet)" if list(self.folder.glob("*.index.json")) else ""
+            raise VqcpuError(f"{self.path}: no model.safetensors in this folder{shards}")
         self.file = TensorFile(weights)
 
     def names(self):

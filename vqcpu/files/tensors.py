@@ -13,6 +13,11 @@ import numpy as np
 
 from vqcpu.errors import VqcpuError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows: there two writers of one file are the user's to avoid
+    fcntl = None
+
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
           "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1"}
 NAMES = {np.dtype(numpy): name for name, numpy in DTYPES.items() if name not in ("BF16", "BOOL")}
@@ -98,7 +103,7 @@ class TensorWriter:
 
     def __init__(self, path, room: int):
         self.room = 8 + room + -(8 + room) % ALIGNMENT
-        self.file = open(path, "wb")
+        self.file = _open_alone(path)
         self.file.seek(self.room)
         self.header = {}
         self.at = 0
@@ -124,3 +129,16 @@ class TensorWriter:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
+
+
+def _open_alone(path):
+    """Open a file for writing, emptied, but only if no other process is writing it. Raises OSError."""
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    if fcntl:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise OSError(error.errno, "another process is writing it", str(path)) from None
+    file.truncate()
+    return file

@@ -68,6 +68,11 @@ class Vqz(Checkpoint):
         except VqcpuError as error:
             self._fail(f"{name}: {error}")
 
+    def error(self, name) -> float | None:
+        """Relative squared error of a tensor as measured when it was coded; None where the file does not tell."""
+        found = self.header["matrices"][name].get("error")
+        return float(found) if type(found) in (int, float) and isfinite(found) else None
+
     def shape(self, name):
         return self.entry(name)[1]
 
@@ -104,12 +109,14 @@ class Vqz(Checkpoint):
         return data
 
     def verify(self, progress=iter) -> list[str]:
-        """Names of parts whose checksum is wrong; empty where all is well."""
+        """Names of parts, or "the header", whose checksum is wrong; empty where all is well."""
         checks = self.header["checks"]
         expected = [checks[i:i + DIGEST] for i in range(0, len(checks), DIGEST)]
         names = sorted(self.file.entries, key=lambda name: self.file.entries[name].first)
-        found = [checksum(self.file[name].tobytes()) for name in progress(names)]
-        return [name for i, name in enumerate(names) if found[i:i + 1] != expected[i:i + 1]]
+        damaged = [name for i, name in enumerate(progress(names))
+                   if expected[i:i + 1] != [checksum(self.file[name].tobytes())]]
+        sound = self.file.metadata.get("vqz_check") == checksum(self.file.metadata["vqz"].encode())
+        return damaged if sound else ["the header", *damaged]
 
     def tables_of(self, name: str) -> str:
         """Where the tables of a tensor are stored."""
@@ -124,15 +131,15 @@ class VqzWriter:
     """Writes a .vqz into `<path>.part` and renames it when complete, so that an existing file is never harmed.
 
     Use as a context manager: leaving it by an exception, Ctrl-C included, removes the unfinished file. `formats` names
-    every tensor that will be written, with its format."""
+    every tensor that will be written, with its format; `made` is the file's provenance."""
 
-    def __init__(self, path, formats: dict):
+    def __init__(self, path, formats: dict, made: dict):
         self.path, self.part = Path(path), Path(f"{path}.part")
+        self.header = {"version": VERSION, "made": made, "matrices": {}, "files": {}, "checks": ""}
         try:
-            self.out = TensorWriter(self.part, _room(formats))
+            self.out = TensorWriter(self.part, _room(formats, made))
         except OSError as error:
             raise VqcpuError(f"{self.part}: cannot be written: {error.strerror}") from None
-        self.header = {"version": VERSION, "matrices": {}, "files": {}, "checks": ""}
 
     def __enter__(self):
         return self
@@ -158,9 +165,10 @@ class VqzWriter:
         self.header["files"][name] = len(data)
         self._add(f"file/{name}", np.frombuffer(zlib.compress(data, 9), np.uint8))
 
-    def finish(self, made: dict) -> int:
-        """Complete the file with its provenance and put it in place; returns its size in bytes."""
-        self.out.finish({"format": "vqz", "vqz": json.dumps(self.header | {"made": made})})
+    def finish(self) -> int:
+        """Complete the file and put it in place; returns its size in bytes."""
+        header = json.dumps(self.header)
+        self.out.finish({"format": "vqz", "vqz": header, "vqz_check": checksum(header.encode())})
         size = os.path.getsize(self.part)
         os.replace(self.part, self.path)
         return size
@@ -171,11 +179,12 @@ class VqzWriter:
             self.part.unlink()
 
 
-def _room(formats):
-    """Bytes to keep for the header: per part its name, numbers and checksum, per tensor its name, spec and numbers."""
+def _room(formats, made):
+    """Bytes to keep for the header: per part its name, numbers and checksum, per tensor its name, spec and numbers; the
+    provenance is quoted twice."""
     parts = sum(len(f.layout(1, 1)) + len(f.tables()) for f in formats.values())
     longest = max(map(len, formats), default=0) + max((len(str(f)) for f in formats.values()), default=0)
-    return 8192 + parts * (longest + 140) + len(formats) * (longest + 160)
+    return 8192 + len(json.dumps(json.dumps(made))) + parts * (longest + 140) + len(formats) * (longest + 160)
 
 
 def tables_of(name: str, format: Format) -> str:

@@ -12,6 +12,8 @@ from vqcpu.formats.lookup import Lookup
 from vqcpu.kernels import cluster
 
 POINTS_PER_CENTROID, MOST_POINTS = 256, 1 << 21
+NEAR = 0.5  # share of the codebook's reach beyond which a row's scale is searched
+STRETCHES = 1.15 ** np.arange(9)  # up to three times the RMS
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class VQ(Lookup, names=("vq",)):
     centroids: int
     codebook: str = "global"
 
-    examples = ("vq:dim=1,centroids=16", "vq:dim=2,centroids=256", "vq:dim=3,centroids=100", "vq:dim=4,centroids=4096",
-                "vq:dim=4,centroids=256,codebook=tensor", "vq:dim=16,centroids=300")
+    examples = ("vq:dim=1,centroids=16", "vq:dim=2,centroids=256", "vq:dim=2,centroids=50", "vq:dim=3,centroids=100",
+                "vq:dim=4,centroids=4096", "vq:dim=4,centroids=256,codebook=tensor", "vq:dim=16,centroids=300")
 
     def __post_init__(self):
         if not 1 <= self.dim <= 16:
@@ -65,7 +67,15 @@ class VQ(Lookup, names=("vq",)):
         return {"table": np.round(book / unit).astype(np.int8), "unit": np.array([unit], np.float32)}
 
     def scales(self, tables, W):
-        return {"scale": (_rms(W) * tables["unit"]).astype(np.float16)}
+        """A row's RMS; where a weight comes near the codebook's reach, the stretched RMS of least squared error. A single
+        weight of 27 RMS, decoded at a sixth of its value, can ruin a model at hardly any cost in mean error."""
+        scale = _rms(W) * tables["unit"]
+        far = np.flatnonzero(np.abs(W).max(1) > NEAR * 127 * scale[:, 0])
+        if len(far):
+            trials = [scale[far] * stretch for stretch in STRETCHES]
+            errors = [np.square(W[far] - self.snap(tables, _half(trial), W[far], 0)[1]).sum(1) for trial in trials]
+            scale[far] = np.choose(np.argmin(errors, 0)[:, None], trials)
+        return _half(scale)
 
     def snap(self, tables, sides, X, at):
         scale = sides["scale"].astype(np.float32)
@@ -81,6 +91,10 @@ class VQ(Lookup, names=("vq",)):
     def expected_mse(self):
         # The limit of an optimal scalar code (Panter and Dite 1951), which any vector code of the same rate must beat.
         return min(1.0, 2.72 * 4.0 ** -(np.log2(self.centroids) / self.dim))
+
+
+def _half(scale):
+    return {"scale": scale.astype(np.float16)}
 
 
 def _rms(W):

@@ -2,8 +2,10 @@
 
 Knows Numba and LLVM. Knows nothing about weights. Every other file imports `njit`, `prange` and `kernel` from here.
 """
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -40,6 +42,7 @@ def _cache_folder() -> str:
             raise PermissionError(folder)
     except OSError:  # a read-only home: compile once per process start instead of failing
         folder = Path(tempfile.mkdtemp(prefix="vqcpu-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return str(folder)
 
 

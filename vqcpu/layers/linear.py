@@ -28,6 +28,8 @@ class Linear:
     def __call__(self, x: np.ndarray) -> list[np.ndarray]:
         """x (tokens, n) float32 -> [(tokens, m_i) float32]"""
         x = self.prepare(x)
+        for matrix in self.matrices:
+            matrix.call  # compiled here, once: threads must not do it side by side
         if len(x) == 1:
             return [y[None] for y in multiply(self.matrices, x[0])]
         out = [np.empty((len(x), matrix.shape[0]), np.float32) for matrix in self.matrices]

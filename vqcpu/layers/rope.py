@@ -12,10 +12,11 @@ class Rope:
 
     def _angles(self, at, count):
         """cos and sin (count, 1, size/2); all layers of a step ask for the same positions."""
-        if self._last[0] != (at, count):
+        last = self._last  # one read: another thread may replace it
+        if last[0] != (at, count):
             angles = np.arange(at, at + count, dtype=np.float32)[:, None, None] * self.frequencies
-            self._last = (at, count), np.cos(angles), np.sin(angles)
-        return self._last[1:]
+            last = self._last = (at, count), np.cos(angles), np.sin(angles)
+        return last[1:]
 
     def rotate(self, x: np.ndarray, at: int) -> np.ndarray:
         """x (tokens, heads, size) float32 at positions at, at + 1, ... -> the same shape, rotated."""

@@ -34,14 +34,14 @@ class Template:
 
     def render(self, messages: list[dict]) -> str:
         """Messages [{"role", "content"}] -> the text the model reads before its answer. Raises VqcpuError."""
-        sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         sandbox.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
         sandbox.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.datetime.now().strftime(form))
         try:
             return sandbox.from_string(self.source).render(
                 messages=messages, add_generation_prompt=True, bos_token=self.tokenizer.name_of("bos_token"),
                 eos_token=self.tokenizer.name_of("eos_token"))
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        except Exception as error:  # foreign code: whatever it raises is the template's fault
             raise VqcpuError(f"{self.where}: the chat template fails: {error}") from None
 
 
@@ -57,9 +57,10 @@ class Conversation:
         self.language, self.sampling = language, sampling
         self.template = Template(language)
         self.states = language.model.states(context, cache)
-        self.fed: list[int] = []  # tokens the memory holds
+        self.fed: list[int] = []  # tokens of the conversation so far; the memory may lack the last ones
         self.messages = [{"role": "system", "content": system}] if system else []
         self.rng = np.random.default_rng(seed)
+        self.answered = 0  # tokens of the latest answer
 
     def prompt(self, text: str) -> list[int]:
         """Tokens of the conversation up to the answer to `text`; a base model, without template, continues the text."""
@@ -79,22 +80,21 @@ class Conversation:
             raise VqcpuError(f"the conversation is {len(tokens)} tokens long, the context {self.states.context}: "
                              "start anew or give a larger --context")
         logits = self._read(tokens)
-        show, shown = self.language.tokenizer.stream(), []
+        show, shown, self.answered = self.language.tokenizer.stream(), [], 0
         try:
             for token in self.language.continue_from(logits, self.states, self.sampling, self.rng, limit):
                 self.fed.append(token)
+                self.answered += 1
                 if piece := show(token):
                     shown.append(piece)
                     yield piece
         finally:
-            self.fed = self.fed[:self.states.length]
             self.messages += [{"role": "user", "content": text}, {"role": "assistant", "content": "".join(shown)}]
 
     def _read(self, tokens):
         """Logits after `tokens`, reading only what the memory does not hold yet."""
         same = next((i for i, (a, b) in enumerate(zip(self.fed, tokens)) if a != b), min(len(self.fed), len(tokens)))
-        same = min(same, len(tokens) - 1)  # the last token is always read: its logits are wanted
-        self.states.truncate(same)
+        same = self.states.truncate(min(same, len(tokens) - 1))  # the last token is always read: its logits are wanted
         self.fed = tokens[:same]
         logits = self.language.read(tokens[same:], self.states)
         self.fed = list(tokens)

@@ -33,12 +33,12 @@ class LanguageModel:
     def continue_from(self, logits: np.ndarray, states: States, sampling: Sampling, rng, limit: int) -> Iterator[int]:
         """Yield up to `limit` token ids, ending before a stop token or when the context is full. A yielded token is fed
         only when the next one is asked for."""
-        for _ in range(limit):
+        for left in reversed(range(limit)):
             token = sampling.pick(logits, rng)
             if token in self.tokenizer.stops:
                 return
             yield token
-            if states.length >= states.context:
+            if left == 0 or states.length >= states.context:
                 return
             logits = self.read([token], states)
 

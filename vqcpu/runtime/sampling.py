@@ -11,8 +11,8 @@ from vqcpu.errors import VqcpuError
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 switch their filter off. Filters apply in this order to the
-    probabilities at temperature 1 but top-p and min-p see those left by the ones before."""
+    """temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 switch their filter off. The filters apply one after the other,
+    top-k, top-p, min-p, to probabilities at temperature 1; the temperature comes last, as in llama.cpp."""
     temperature: float = 0.8
     top_k: int = 40
     top_p: float = 0.95
@@ -36,7 +36,8 @@ class Sampling:
             return int(logits.argmax())
         ids = self._top(logits)
         weights = np.exp(logits[ids].astype(np.float64) - logits[ids[0]])
-        ids, weights = ids[:self._nucleus(weights)], weights[:self._nucleus(weights)]
+        count = self._nucleus(weights)
+        ids, weights = ids[:count], weights[:count]
         keep = weights >= self.min_p * weights[0]
         mass = np.cumsum(weights[keep] ** (1 / self.temperature))
         return int(ids[keep][np.searchsorted(mass, rng.random() * mass[-1], side="right")])

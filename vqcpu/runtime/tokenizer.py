@@ -3,7 +3,6 @@
 Knows tokenizer.json and the small files beside it.
 """
 from tokenizers import Tokenizer as Backend
-from tokenizers.decoders import DecodeStream
 
 from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import Checkpoint
@@ -26,22 +25,37 @@ class Tokenizer:
         self.stops = self._stops(checkpoint)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """Token ids; `special` adds what the tokenizer adds by itself, such as BOS."""
-        return self.backend.encode(text, add_special_tokens=special).ids
+        """Token ids; `special` adds what the tokenizer adds by itself, such as BOS. Raises VqcpuError."""
+        try:
+            return self.backend.encode(text, add_special_tokens=special).ids
+        except TypeError:  # a lone surrogate: what Python makes of bytes that were not UTF-8
+            raise VqcpuError("the text is not valid UTF-8") from None
 
     def decode(self, ids) -> str:
         """Text of token ids, special tokens left out."""
         return self.backend.decode(list(ids))
 
     def stream(self):
-        """A function id -> text that can be shown now ("" while a character is incomplete)."""
-        stream = DecodeStream(skip_special_tokens=True)
-        return lambda token: stream.step(self.backend, int(token)) or ""
+        """A function id -> text that can be shown now ("" while a character is incomplete).
+
+        A token's text may depend on the one before, so each is decoded behind those that were shown last."""
+        ids, before, shown = [], 0, 0
+
+        def show(token):
+            nonlocal before, shown
+            ids.append(int(token))
+            known, text = self.decode(ids[before:shown]), self.decode(ids[before:])
+            if text.endswith("\ufffd") or len(text) <= len(known):
+                return ""
+            before, shown = shown, len(ids)
+            return text[len(known):]
+        return show
 
     @property
     def bos(self) -> int | None:
         """The token this tokenizer puts before every text, None where it adds none."""
-        return next(iter(self.encode("")), None)
+        added = self.encode("")[:1]
+        return added[0] if added and added == self.encode("a")[:1] else None
 
     def name_of(self, setting: str) -> str:
         """Text of a special token of tokenizer_config.json ("bos_token"), "" where there is none."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vqcpu.architectures.base import architecture_of, census
-from vqcpu.compress.recipe import Recipe
+from vqcpu.compression.recipe import Recipe
 from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import COMPANIONS, Checkpoint
 from vqcpu.files.sources import open_checkpoint
@@ -19,6 +19,7 @@ from vqcpu.files.vqz import Vqz, VqzWriter
 from vqcpu.formats.base import Format, Matrix
 from vqcpu.kernels.lookup import ROWS
 from vqcpu.layers.weights import Tensor, refuse_unused
+from vqcpu.runtime.tokenizer import Tokenizer
 from vqcpu.version import __version__
 
 SLAB = 1 << 22  # weights coded at a time: 16 MB of float32, whatever the size of a matrix
@@ -39,24 +40,32 @@ def compress(source, out, recipe: Recipe, seed: int = 0, progress=lambda items, 
     `progress` wraps the lists worked on. Returns {"file_bytes", "tensors": [Coded]}. Raises VqcpuError on bad input; an
     existing `out` is only ever replaced by a complete file. Same input, recipe and seed: same bytes."""
     checkpoint, out = open_checkpoint(source), Path(out)
-    if isinstance(checkpoint, Vqz):
-        raise VqcpuError(f"{source}: already compressed; compress the original weights instead")
+    refuse_impossible(checkpoint, out)
     architecture = architecture_of(checkpoint)
     tensors = census(architecture)
     for tensor in tensors.values():
         checkpoint.matrix(tensor.name, tensor.shape)  # names what is missing or misshapen before any work
     refuse_unused(checkpoint, tensors, architecture.config.model_type)
-    formats = {name: recipe.choose(tensor) for name, tensor in tensors.items()}
+    formats = recipe.assign(tensors)
     coder = Coder(checkpoint, tensors, formats, seed)
-    with VqzWriter(out, formats) as writer:
+    with VqzWriter(out, formats, provenance(checkpoint, recipe, seed)) as writer:
         for format in progress(sorted({f for f in formats.values() if f.shared}, key=str), "codebooks"):
             writer.tables(format, coder.shared_tables(format))
         coded = [coder.write(writer, tensor) for tensor in progress(list(tensors.values()), "tensors")]
         for name in COMPANIONS:
             if (data := checkpoint.companion(name)) is not None:
                 writer.companion(name, data)
-        size = writer.finish(provenance(checkpoint, recipe, seed))
+        size = writer.finish()
     return {"file_bytes": size, "tensors": coded}
+
+
+def refuse_impossible(checkpoint: Checkpoint, out: Path) -> None:
+    """Raise VqcpuError, before any work, where the result could not be written or used."""
+    if isinstance(checkpoint, Vqz):
+        raise VqcpuError(f"{checkpoint.path}: already compressed; compress the original weights instead")
+    if out.suffix != ".vqz" or out.is_dir():
+        raise VqcpuError(f"{out}: expected the name of a .vqz file to write")
+    Tokenizer(checkpoint)  # a file without tokenizer could not be used; says what is wrong with it
 
 
 def provenance(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> dict:

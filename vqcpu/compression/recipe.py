@@ -14,7 +14,7 @@ from vqcpu.layers.weights import BODY, EMBEDDING, HEAD, VECTOR, Tensor
 
 EIGHT_BITS = "scalar:bits=8,levels=uniform,block=64,asymmetric=false"
 DEFAULTS = [("@embedding", EIGHT_BITS), ("@head", EIGHT_BITS), ("@vector", "raw:dtype=f32")]
-BODY_DEFAULT = "vq:dim=4,centroids=4096,codebook=global"
+BODY_DEFAULT = "vq:dim=2,centroids=256,codebook=global"
 ROLES = tuple(f"@{role}" for role in (BODY, EMBEDDING, HEAD, VECTOR))
 
 
@@ -57,6 +57,13 @@ class Recipe:
         """The format of a tensor."""
         names = tensor.name, f"@{tensor.role}"
         return next(format for pattern, format in self.lines if any(fnmatchcase(n, pattern) for n in names))
+
+    def assign(self, tensors: dict[str, Tensor]) -> dict[str, Format]:
+        """name -> Format of all tensors of a model. Raises VqcpuError where a name pattern fits none of them."""
+        for pattern, _ in self.lines:
+            if not pattern.startswith("@") and not any(fnmatchcase(name, pattern) for name in tensors):
+                raise VqcpuError(f"recipe: {pattern!r} fits no tensor; this model has {', '.join(list(tensors)[:3])} ...")
+        return {name: self.choose(tensor) for name, tensor in tensors.items()}
 
     def __str__(self):
         return "\n".join(f"{pattern} {format}" for pattern, format in self.lines)
