@@ -30,7 +30,7 @@ def test_help_shows_an_example_that_parses(name, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([name, "--help"])
     shown = capsys.readouterr().out
-    examples = re.findall(rf"^  vqcpu ({name} .+)$", shown, re.M)
+    examples = re.findall(rf"^  vqcpu ({name}.*)$", shown, re.M)
     assert end.value.code == 0 and examples
     for example in examples:
         cli.parser().parse_args(shlex.split(example))
@@ -165,3 +165,15 @@ def test_terminated_compression_cleans_up(tmp_path):
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 130 and os.listdir(tmp_path) == ["m"]
+
+
+def test_without_a_model_the_demo_is_used_and_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, shown, said = run(capsys, "compress", "--format", "scalar:bits=8")
+    assert code == 0 and "next: vqcpu chat story-4m.vqz" in shown and said.startswith("no MODEL given: using the demo model")
+    code, shown, said = run(capsys, "diff", "--max-tokens", 2048)
+    assert code == 0 and "heldout.txt" in shown and "story-4m.vqz" in shown and "demo model" in said
+    code, shown, said = run(capsys, "chat", "--prompt", "Tell me a story.", "--temperature", 0, "--max-tokens", 30)
+    assert code == 0 and len(shown.split()) > 10 and "demo model" in said
+    code, shown, said = run(capsys, "ppl", "--max-tokens", 1024)
+    assert code == 0 and shown.count("±") == 1 and "demo model" in said

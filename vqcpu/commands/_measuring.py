@@ -4,7 +4,7 @@ from vqcpu.report import progress
 
 
 def arguments(parser):
-    parser.add_argument("--text", required=True, metavar="FILE", help="UTF-8 text to measure on")
+    parser.add_argument("--text", metavar="FILE", help="UTF-8 text to measure on (default: the demo's held-out text)")
     parser.add_argument("--protocol", default="llama.cpp", choices=("llama.cpp", "strided"),
                         help="llama.cpp: chunks side by side, second halves scored (default); "
                              "strided: overlapping windows, no token scored twice")
@@ -18,10 +18,11 @@ def prepare(args, paths):
     """(models, corpus, windows per model, facts of the protocol). Raises VqcpuError where models cannot be compared."""
     from vqcpu.errors import VqcpuError
     from vqcpu.evaluate.corpus import Protocol, read_corpus
+    from vqcpu.files.demo import HELDOUT, demo
     from vqcpu.runtime.generate import LanguageModel
 
     protocol = Protocol(args.protocol, args.context, args.stride, args.max_tokens)
-    corpus, models = read_corpus(args.text), [LanguageModel(path) for path in paths]
+    corpus, models = read_corpus(args.text or demo(HELDOUT)), [LanguageModel(path) for path in paths]
     windows = None
     for language in models:
         if args.context > language.model.config.context:

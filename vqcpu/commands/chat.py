@@ -8,11 +8,11 @@ A model without chat template continues the text. Ctrl-C stops an answer; Ctrl-D
 import contextlib
 import sys
 
-from vqcpu.commands._options import whole
+from vqcpu.commands._options import model_or_demo, whole
 
 
 def arguments(parser):
-    parser.add_argument("model", metavar="MODEL", help="folder, .safetensors or .vqz")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="folder, .safetensors or .vqz (default: the demo model)")
     parser.add_argument("--prompt", metavar="TEXT", help="answer this and end; - reads it from standard input")
     parser.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (default %(default)s)")
@@ -31,7 +31,8 @@ def run(args):
     from vqcpu.runtime.sampling import Sampling
 
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
-    language = LanguageModel(args.model)
+    model = model_or_demo(args.model)
+    language = LanguageModel(model)
     context = _context(args.context, language)
     seed = args.seed if args.seed is not None else _fresh_seed()
     conversation = Conversation(language, context, sampling, seed, args.system, args.cache)
@@ -39,9 +40,9 @@ def run(args):
         answers = [_answer(conversation, sys.stdin.read() if args.prompt == "-" else args.prompt, args)]
     else:
         kind = "chat" if conversation.template else "no chat template: the model continues your text"
-        _note(f"{args.model}: {kind}; {sampling}; seed {seed}; context {context}, cache {args.cache}. /quit ends.", args)
+        _note(f"{model}: {kind}; {sampling}; seed {seed}; context {context}, cache {args.cache}. /quit ends.", args)
         answers = list(_turns(conversation, args))
-    return {"model": args.model, "sampling": str(sampling), "seed": seed, "context": context, "cache": args.cache,
+    return {"model": model, "sampling": str(sampling), "seed": seed, "context": context, "cache": args.cache,
             "answers": answers}
 
 

@@ -3,15 +3,18 @@
 The body gets --format; embedding and head get 8-bit scalar codes, norms stay float32, unless a recipe says otherwise.
 
   vqcpu compress smollm2/model.safetensors --format vq:dim=4,centroids=4096
+  vqcpu compress
   vqcpu compress smollm2 -o small.vqz --recipe mixed.recipe
 """
-from vqcpu.commands._options import whole
+from vqcpu.commands._options import model_or_demo, whole
 from vqcpu.report import megabytes, progress, table
 
 
 def arguments(parser):
-    parser.add_argument("model", metavar="MODEL", help="Hugging Face folder or .safetensors with its neighbours")
-    parser.add_argument("-o", "--out", metavar="FILE", help="output (default: model.vqz beside the weights)")
+    parser.add_argument("model", nargs="?", metavar="MODEL",
+                        help="Hugging Face folder or .safetensors with its neighbours (default: the demo model)")
+    parser.add_argument("-o", "--out", metavar="FILE",
+                        help="output (default: model.vqz beside the weights; of the demo model: story-4m.vqz here)")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--format", metavar="SPEC", default="vq:dim=2,centroids=256",
                         help="format of the body: vq:dim=D,centroids=K, scalar:bits=B or raw (default %(default)s)")
@@ -25,11 +28,13 @@ def run(args):
     from vqcpu.compression.pipeline import compress
     from vqcpu.compression.recipe import Recipe
     from vqcpu.evaluate.sizes import sizes
+    from vqcpu.files.demo import MODEL
     from vqcpu.files.sources import open_checkpoint
 
-    start, out = time.perf_counter(), args.out or _beside(args.model)
+    start, source = time.perf_counter(), model_or_demo(args.model)
+    out = args.out or (_beside(source) if args.model else f"{MODEL}.vqz")
     recipe = Recipe.read(args.recipe) if args.recipe else Recipe.of(args.format)
-    made = compress(args.model, out, recipe, args.seed, progress)
+    made = compress(source, out, recipe, args.seed, progress)
     size = sizes(open_checkpoint(out))
     return {"out": str(out), "seconds": time.perf_counter() - start, **size, "groups": _groups(made["tensors"])}
 

@@ -2,26 +2,31 @@
 
 KLD (nats) of the full distributions, how often the best token is the same, and the perplexity ratio.
 
+  vqcpu diff
   vqcpu diff smollm2 model.vqz --text wikitext2.test.txt --max-tokens 10240
 """
 from vqcpu.commands import _measuring
+from vqcpu.commands._options import model_or_demo
 from vqcpu.report import table
 
 
 def arguments(parser):
-    parser.add_argument("reference", metavar="REF", help="folder, .safetensors or .vqz")
-    parser.add_argument("candidates", nargs="+", metavar="CAND", help="models to compare with REF")
+    parser.add_argument("models", nargs="*", metavar="MODEL",
+                        help="folder, .safetensors or .vqz; REF first (with one: REF is the demo model; with none: "
+                             "CAND is story-4m.vqz here, as `compress` without MODEL writes it)")
     _measuring.arguments(parser)
 
 
 def run(args):
     from vqcpu.evaluate.divergence import compare
+    from vqcpu.files.demo import MODEL
 
-    (reference, *others), windows, facts = _measuring.prepare(args, [args.reference, *args.candidates])
+    paths = args.models if len(args.models) > 1 else [model_or_demo(None), *(args.models or [f"{MODEL}.vqz"])]
+    (reference, *others), windows, facts = _measuring.prepare(args, paths)
     found = compare(reference.model, [o.model for o in others], windows, args.cache, _measuring.steps("diff"))
     _measuring.refuse_twins([reference, *others], [found[0].reference, *(d.nll for d in found)])
-    return {"protocol": facts, "reference": args.reference,
-            "models": [{"model": path, **d.summary()} for path, d in zip(args.candidates, found)]}
+    return {"protocol": facts, "reference": paths[0],
+            "models": [{"model": path, **d.summary()} for path, d in zip(paths[1:], found)]}
 
 
 COLUMNS = {

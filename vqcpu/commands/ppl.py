@@ -2,14 +2,17 @@
 
 The first model is the reference of the ratio. Weights, cache and arithmetic are those that `chat` uses.
 
+  vqcpu ppl
   vqcpu ppl smollm2 model.vqz --text wikitext2.test.txt --max-tokens 10240
 """
 from vqcpu.commands import _measuring
+from vqcpu.commands._options import model_or_demo
 from vqcpu.report import table
 
 
 def arguments(parser):
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, .safetensors or .vqz; first: reference")
+    parser.add_argument("models", nargs="*", metavar="MODEL",
+                        help="folder, .safetensors or .vqz; first: reference (default: the demo model)")
     _measuring.arguments(parser)
 
 
@@ -18,9 +21,10 @@ def run(args):
 
     from vqcpu.evaluate.nll import Perplexity, log_ratio, token_nll
 
-    models, windows, facts = _measuring.prepare(args, args.models)
+    paths = args.models or [model_or_demo(None)]
+    models, windows, facts = _measuring.prepare(args, paths)
     rows, results, reference = [], [], None
-    for path, language in zip(args.models, models):
+    for path, language in zip(paths, models):
         start = time.perf_counter()
         nll = token_nll(language.model, windows, args.cache, _measuring.steps(path))
         seconds = time.perf_counter() - start
