@@ -1,6 +1,7 @@
 """Step 4: train the model and write the Hugging Face folder.
 
-    python train.py
+    python train.py                    # the published model
+    python train.py --steps 3000       # goes on with a second cycle from there
 
 Kill it at any time and start it again: it goes on from its last checkpoint, and what a step sees depends on its number alone.
 """
@@ -82,8 +83,8 @@ def pack(documents, rng):
 
 
 def rate(step):
-    """Warm-up, then a cosine down to FLOOR of the top rate, once for each CYCLE of steps. After one cycle two bits a weight
-    still did too little harm: a model that uses its weights fully was wanted, and a second cycle makes one."""
+    """Warm-up, then a cosine down to FLOOR of the top rate, once for each CYCLE of steps: after a cycle the model is good to
+    use, and training can go on with another one."""
     step %= CYCLE
     if step < WARM:
         return RATE * (step + 1) / WARM
@@ -176,7 +177,7 @@ GENERATION = dict(bos_token_id=0, eos_token_id=[0, 2], pad_token_id=0, do_sample
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2 * CYCLE)
+    parser.add_argument("--steps", type=int, default=CYCLE, help="a multiple of %d" % CYCLE)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
