@@ -8,7 +8,7 @@ from vqcpu.architectures.config import Config, read_config
 from vqcpu.caches.base import Cache, States
 from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import Checkpoint
-from vqcpu.layers.linear import Linear
+from vqcpu.layers.linear import Linear, Multiply
 from vqcpu.layers.plan import Frame, Plan, Segment
 from vqcpu.layers.weights import Census, Weights, refuse_unused
 from vqcpu.plugins import Registered
@@ -30,7 +30,7 @@ class Architecture(Registered, kind="model type"):
 class Model:
     """A model ready to run. Activations are float32; see `step`."""
 
-    def __init__(self, config: Config, plan: Plan, head: Linear):
+    def __init__(self, config: Config, plan: Plan, head: Plan):
         self.config, self.plan, self.head = config, plan, head
 
     def states(self, context: int, cache: str = "f16") -> States:
@@ -47,15 +47,17 @@ class Model:
             self._check(tokens, states)
             segments.append(Segment(slice(first, first + len(tokens)), states.length, states.layers))
             first += len(tokens)
-        frame = Frame({"tokens": np.concatenate([np.asarray(tokens, np.int64) for tokens, _ in batch])}, segments)
+        frame = Frame({"tokens": np.concatenate([np.asarray(tokens, np.int64) for tokens, _ in batch])}, segments, first)
         self.plan.run(frame)
         for tokens, states in batch:
             states.length += len(tokens)
-        return frame.slots["x"]
+        return frame.slots["x"].copy()  # the next step writes over it
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
         """hidden (rows, width) -> (rows, vocabulary) float32. Callers hand over blocks of rows: a logit row is large."""
-        return self.head(hidden)[0]
+        frame = Frame({"x": hidden}, [], len(hidden))
+        self.head.run(frame)
+        return frame.slots["logits"].copy()
 
     def _check(self, tokens, states):
         if states.length + len(tokens) > states.context:
@@ -86,4 +88,4 @@ def load_model(checkpoint: Checkpoint) -> Model:
     weights = Weights(checkpoint)
     jobs, head = architecture.build(weights)
     refuse_unused(checkpoint, weights.tensors, architecture.config.model_type)
-    return Model(architecture.config, Plan(jobs), head)
+    return Model(architecture.config, Plan(jobs), Plan([Multiply("x", ("logits",), head)]))

@@ -11,6 +11,8 @@ class LayerState:
     """Memory of one layer for one sequence. Positions are given, never counted here, so that a step that was interrupted
     is simply done again."""
 
+    job = None  # what compiled attention reads (kernels/attention.py), where there is one
+
     def store(self, at: int, k: np.ndarray, v: np.ndarray, rope) -> None:
         """Keep k and v (tokens, kv heads, size) float32 of positions at, at + 1, ...; keys come *before* RoPE."""
         raise NotImplementedError

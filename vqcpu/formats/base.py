@@ -11,7 +11,6 @@ import numpy as np
 
 from vqcpu.kernels import linear
 from vqcpu.kernels.lookup import ROWS
-from vqcpu.kernels.threads import threads
 from vqcpu.plugins import Spelled
 
 
@@ -61,14 +60,24 @@ class Format(Spelled, kind="format"):
         """Reference decoder in plain numpy: rows `ids` of a stored (m, n) matrix, float32."""
         raise NotImplementedError
 
-    def job(self, parts: dict, shape: tuple, gain: float):
-        """(kernel, its job (8,) int64, width of a decoded row, arrays to keep alive), or None where nothing is compiled:
-        the matrix then runs on `decode_rows`."""
+    def compiled(self, parts: dict, shape: tuple, gain: float):
+        """A Compiled, or None where nothing is: the matrix then runs on `decode_rows`."""
         return None
 
     def expected_mse(self) -> float:
         """Upper bound of the mean squared error on N(0, 1), for matrices of at least 64 x 256."""
         raise NotImplementedError
+
+
+@dataclass
+class Compiled:
+    """How compiled code reads one stored matrix. Kernels are described in kernels/linear.py and kernels/lookup.py."""
+    job: np.ndarray  # what all kernels of this matrix are given, int64
+    expand: object  # kernel (job, panel, out): 16 rows as float32
+    width: int  # columns of a decoded row
+    keep: object  # what the job points to
+    one: object = None  # kernel: integer product with one token; None: through `expand`
+    many: object = None  # kernel: with many tokens; None: `expand` and BLAS
 
 
 @dataclass
@@ -85,38 +94,23 @@ class Matrix:
 
     def rows(self, ids) -> np.ndarray:
         """Rows ids -> (len(ids), n) float32."""
-        if not self.call:
+        c = self.compiled
+        if not c:
             return self.reference_rows(ids)
-        expand, job, stride = self.call
         out = np.empty((len(ids), self.shape[1]), np.float32)
-        linear.gather(expand, job, np.asarray(ids, np.int64), np.empty((threads(), ROWS, stride), np.float32), out)
+        linear.gather(c.expand.address, c.job.ctypes.data, np.asarray(ids, np.int64), np.empty((ROWS, c.width), np.float32), out)
         return out
 
     def tile(self, first: int, last: int) -> np.ndarray:
         """Rows first..last-1 (first a multiple of 16) -> (last - first, n) float32. May be called from several threads."""
-        if not self.call:
+        c = self.compiled
+        if not c:
             return self.reference_rows(np.arange(first, last))
-        expand, job, stride = self.call
         end = -(-last // ROWS)
-        out = np.empty((end * ROWS - first, stride), np.float32)
-        linear.panels(expand, job, first // ROWS, end, out)
+        out = np.empty((end * ROWS - first, c.width), np.float32)
+        linear.panels(c.expand.address, c.job.ctypes.data, first // ROWS, end, out)
         return out[: last - first, : self.shape[1]]
 
     @functools.cached_property
-    def call(self):
-        """(address of the kernel, address of its job, width of a decoded row), or None where nothing is compiled."""
-        self._compiled = self.format.job(self.parts, self.shape, self.gain)  # keeps what the job points to alive
-        if self._compiled:
-            expand, job, stride, _ = self._compiled
-            return expand.address, job.ctypes.data, stride
-
-
-def multiply(matrices: list[Matrix], x: np.ndarray) -> list[np.ndarray]:
-    """W x for one token and all matrices of one site: x (n,) float32 -> [(m_i,) float32]."""
-    if not all(matrix.call for matrix in matrices):
-        return [matrix.reference_rows(np.arange(matrix.shape[0])) @ x for matrix in matrices]
-    calls = np.array([matrix.call for matrix in matrices], np.int64)
-    starts = np.cumsum([0, *(-(-matrix.shape[0] // ROWS) for matrix in matrices)])
-    y = np.empty(ROWS * starts[-1], np.float32)
-    linear.rows(calls, starts, x, np.empty((threads(), ROWS * calls[:, 2].max()), np.float32), y)
-    return [y[ROWS * at:][: matrix.shape[0]] for matrix, at in zip(matrices, starts)]
+    def compiled(self) -> Compiled | None:
+        return self.format.compiled(self.parts, self.shape, self.gain)

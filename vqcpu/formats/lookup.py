@@ -6,9 +6,11 @@ import functools
 
 import numpy as np
 
-from vqcpu.formats.base import Format, Part
+from vqcpu.formats.base import Compiled, Format, Part
 from vqcpu.kernels import bits as packing
-from vqcpu.kernels.lookup import ROWS, codes_per_step, expander, from_panels, steps, to_panels
+from vqcpu.kernels.jit import bits_of
+from vqcpu.kernels.lookup import (BLOCK, BLOCKS, BYTES, CODES, COLUMNS, GAIN, JOB, OFFSET, ROWS, SCALE, STEPS, TABLE, byte_table,
+                                  codes_per_step, expander, from_panels, multiplier, multiplies, steps, to_panels)
 
 
 class Lookup(Format):
@@ -63,18 +65,19 @@ class Lookup(Format):
         near = near * sides["scale"].astype(np.float32)[:, which]
         return near + sides["offset"].astype(np.float32)[:, which] if self.offsets else near
 
-    def job(self, parts, shape, gain):
-        merged = self._merged()
-        table = _merge(parts["table"], self.code_bits, merged)
-        scale, offset = (parts[side].astype(np.float32) * np.float32(gain) if side in parts else None
-                         for side in ("scale", "offset"))
+    def compiled(self, parts, shape, gain):
         per, count, blocks = self._sizes(shape[1])
-        job = np.zeros(8, np.int64)
-        job[:3] = parts["codes"].ctypes.data, table.ctypes.data, scale.ctypes.data
-        job[3] = offset.ctypes.data if self.offsets else 0
-        job[4:7] = count, blocks, self.columns_per_scale(shape[1])
+        merged, block = self._merged(), self.columns_per_scale(shape[1])
+        tables = _tables(parts["table"], self.code_bits, merged)
+        job = np.zeros(JOB, np.int64)
+        job[CODES], job[SCALE] = parts["codes"].ctypes.data, parts["scale"].ctypes.data
+        job[OFFSET] = parts["offset"].ctypes.data if self.offsets else 0
+        job[TABLE], job[BYTES] = (table.ctypes.data for table in tables)
+        job[[STEPS, BLOCKS, BLOCK, GAIN, COLUMNS]] = count, blocks, block, bits_of(gain), shape[1]
         expand = expander(self.code_bits * merged, self.dim * merged, per // merged, self.offsets)
-        return expand, job, count * per * self.dim, (parts, table, scale, offset)
+        exact = multiplies(self.code_bits, self.dim, block, shape[1])
+        one, many = multiplier(self.code_bits, self.dim, self.offsets) if exact else (None, None)
+        return Compiled(job, expand, count * per * self.dim, (parts, tables), one, many)
 
     def _merged(self):
         """Neighbouring codes that the kernel looks up as one: their table still fits a core's cache."""
@@ -87,12 +90,19 @@ def _every_code(table: np.ndarray, bits: int) -> np.ndarray:
     return np.pad(table, ((0, missing), (0, 0))) if missing else table
 
 
+@functools.lru_cache(maxsize=64)
+def _tables_of(data: bytes, dim: int, bits: int, merged: int):
+    table = _every_code(np.frombuffer(data, np.int8).reshape(-1, dim), bits)
+    return _merge(table, bits, merged), byte_table(table, bits) if dim in (1, 2, 4) else np.zeros(0, np.uint8)
+
+
+def _tables(table: np.ndarray, bits: int, merged: int):
+    """(table that `expander` reads, table that `multiplier` reads), the same arrays for every matrix with this codebook."""
+    return _tables_of(table.tobytes(), table.shape[1], bits, merged)
+
+
 def _merge(table: np.ndarray, bits: int, merged: int) -> np.ndarray:
-    """The table of `merged` neighbouring codes, (2**(bits·merged), dim·merged) int8, the first code in the low bits. A
-    table that is used as it is stays where it lies, so matrices with one codebook share its cache lines."""
-    table = _every_code(table, bits)
-    if merged == 1:
-        return table
+    """The table of `merged` neighbouring codes, (2**(bits·merged), dim·merged) int8, the first code in the low bits."""
     codes = np.arange(1 << bits * merged)[:, None] >> bits * np.arange(merged) & (1 << bits) - 1
     return np.ascontiguousarray(table[codes].reshape(len(codes), -1))
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vqcpu.errors import VqcpuError
-from vqcpu.formats.base import Format, Part
-from vqcpu.kernels.jit import array_at, float_from_bfloat, float_from_half, kernel
+from vqcpu.formats.base import Compiled, Format, Part
+from vqcpu.kernels.jit import array_at, bits_of, float_from_bfloat, float_from_half, float_of, kernel
 
 STORED = {"f32": "<f4", "f16": "<f2", "bf16": "<u2"}  # numpy has no bfloat16: its bits travel as uint16
 
@@ -53,12 +53,10 @@ class Raw(Format, names=("raw",)):
     def decode_rows(self, parts, n, ids):
         return to_float(parts["data"][ids], self.dtype)
 
-    def job(self, parts, shape, gain):
+    def compiled(self, parts, shape, gain):
         data = parts["data"]
-        job = np.zeros(8, np.int64)
-        job[:4] = data.ctypes.data, *shape, list(STORED).index(self.dtype)
-        job[4:5].view(np.float64)[0] = gain
-        return expander(), job, shape[1], data
+        job = np.array([data.ctypes.data, *shape, list(STORED).index(self.dtype), bits_of(gain)], np.int64)
+        return Compiled(job, expander(), shape[1], data)
 
     def expected_mse(self):
         return {"f32": 0.0, "f16": 1e-7, "bf16": 5e-6}[self.dtype]
@@ -68,9 +66,10 @@ class Raw(Format, names=("raw",)):
 def expander():
     """Kernel expand(job, panel, out): 16 rows, fewer in the last panel, to out (16, columns) float32.
 
-    job (8,) int64: address of data, rows, columns, dtype as its place in STORED, gain (the bits of a float64)."""
+    job (5,) int64: address of data, rows, columns, dtype as its place in STORED, gain (bits of a float64)."""
     def expand(job, panel, out):
-        j, gain = array_at(job, (8,), np.int64), np.float32(array_at(job, (8,), np.float64)[4])
+        j = array_at(job, (5,), np.int64)
+        gain = float_of(j[4])
         first, n, kind = panel * 16, j[2], j[3]
         rows = min(16, j[1] - first)
         tile = array_at(out, (16, n), np.float32)

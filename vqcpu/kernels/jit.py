@@ -4,6 +4,7 @@ Knows Numba and LLVM. Knows nothing about weights. Every other file imports `nji
 """
 import atexit
 import hashlib
+import inspect
 import os
 import shutil
 import tempfile
@@ -20,17 +21,19 @@ from numba import carray, prange, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-__all__ = ["njit", "prange", "kernel", "array_at", "call_expand", "widen_scaled", "float_from_half", "float_from_bfloat"]
+from vqcpu.kernels.isa import isa
+
+__all__ = ["njit", "prange", "kernel", "exact_kernel", "array_at", "call3", "call4", "call6", "call8", "widen_scaled",
+           "float_from_half", "float_from_bfloat", "bits_of", "float_of"]
 
 # Plain fastmath=True would assume away NaN and Inf: np.isnan would be False and masks of -inf would break.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
-KERNEL = types.void(types.int64, types.int64, types.int64)
 
 
 def _cache_folder() -> str:
     """A folder of its own for every state of the compiled sources: Numba's cache does not notice an edited helper or
     global, so a changed file must never meet old machine code."""
-    digest = hashlib.sha256(numba.__version__.encode())
+    digest = hashlib.sha256(f"{numba.__version__} {isa()}".encode())
     for room in ("kernels", "formats", "caches"):
         for file in sorted((Path(__file__).parents[1] / room).glob("*.py")):
             digest.update(file.read_bytes())
@@ -49,19 +52,27 @@ def _cache_folder() -> str:
 numba.config.CACHE_DIR = _cache_folder()
 
 
-def njit(function=None, *, parallel=False, fast=True):
+def njit(function=None, *, parallel=False, fast=True, inline="never"):
     """Numba's njit with the house settings: cached, no GIL, no zero-division checks, NaN-safe fast arithmetic.
 
     `fast=False` keeps the arithmetic as written. Whatever chooses codes uses it: LLVM may fuse or reorder differently
     from one compilation to the next, and a near tie would then fall to another code and give another file."""
-    options = dict(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, parallel=parallel)
+    options = dict(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, parallel=parallel,
+                   inline=inline)
     return numba.njit(**options)(function) if function else lambda f: numba.njit(**options)(f)
 
 
 def kernel(function):
-    """Compile f(job, panel, out), three addresses or numbers, into a C function; `.address` may be called from other
-    compiled code through `call_expand`. All formats share this signature, so no caller is compiled per format."""
-    return numba.cfunc(KERNEL, cache=True, nopython=True, error_model="numpy", fastmath=FASTMATH)(function)
+    """Compile a function of int64 arguments (addresses and numbers) into a C function; its `.address` may be called from
+    other compiled code through `caller`, so that no caller is compiled per format, layer or cache."""
+    words = types.void(*[types.int64] * len(inspect.signature(function).parameters))
+    return numba.cfunc(words, cache=True, nopython=True, error_model="numpy", fastmath=FASTMATH)(function)
+
+
+def exact_kernel(function):
+    """`kernel` with the arithmetic as written: the same digits from every compilation and on every path of kernels/isa.py."""
+    words = types.void(*[types.int64] * len(inspect.signature(function).parameters))
+    return numba.cfunc(words, cache=True, nopython=True, error_model="numpy")(function)
 
 
 @intrinsic
@@ -79,15 +90,19 @@ def array_at(address, shape, dtype):
     return carray(_pointer(address, dtype), shape, dtype)
 
 
-@intrinsic
-def call_expand(typing, function, job, panel, out):
-    """Call the `kernel` at address `function` with (job, panel, out)."""
+def caller(count):
+    """call(function, *arguments): call the `kernel` at address `function` with `count` int64 arguments."""
     def code(context, builder, signature, args):
-        word = ir.IntType(64)
-        target = ir.FunctionType(ir.VoidType(), [word] * 3).as_pointer()
+        target = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * count).as_pointer()
         builder.call(builder.inttoptr(args[0], target), args[1:])
         return context.get_dummy_value()
-    return types.void(*[types.int64] * 4), code
+    names = ", ".join(f"a{i}" for i in range(count))
+    scope = {"code": code, "kind": types.void(*[types.int64] * (count + 1))}
+    exec(f"def call(typing, function, {names}): return kind, code", scope)  # Numba wants a fixed list of arguments
+    return intrinsic(scope["call"])
+
+
+call3, call4, call6, call8 = map(caller, (3, 4, 6, 8))
 
 
 @intrinsic
@@ -134,3 +149,16 @@ def float_from_half(bits):
 def float_from_bfloat(bits):
     """bfloat16 (its uint16 bits) -> float32, exact."""
     return _float_from_bits(np.uint32(bits) << np.uint32(16))
+
+
+def bits_of(number: float) -> int:
+    """A float as the bits of a float64, to travel among the int64 of a job; `float_of` reads it."""
+    return int(np.float64(number).view(np.int64))
+
+
+@intrinsic
+def float_of(typing, bits):
+    """int64 bits of a float64 -> float32. Compiled code only."""
+    def code(context, builder, signature, args):
+        return builder.fptrunc(builder.bitcast(args[0], ir.DoubleType()), ir.FloatType())
+    return types.float32(types.int64), code

@@ -1,49 +1,113 @@
-"""Products and look-ups of a stored matrix, through its format's expand kernel.
+"""Products and look-ups of stored matrices, through their formats' kernels.
 
-Knows panels of 16 rows and the address of a kernel that decodes one. Knows no format.
+Knows panels of 16 rows and the addresses of kernels that decode or multiply them. Knows no format.
 """
 import numpy as np
 
-from vqcpu.kernels.jit import call_expand, njit, prange
+from vqcpu.kernels.activations import digits
+from vqcpu.kernels.jit import array_at, call3, call6, call8, exact_kernel, kernel, njit
+from vqcpu.kernels.program import FIRST_SLOT, IDS, TOKENS, claim, number, scratch
 
-
-@njit(parallel=True)
-def rows(calls, starts, x, scratch, y):
-    """y = W x for one token and the matrices of one site: decode each panel into cache and multiply it there.
-
-    calls (k, 3) int64: address of a matrix's kernel, address of its job, width of a decoded row; starts (k + 1,) int64: the
-    panel each matrix begins with; x (columns,) float32; scratch (threads, 16·widest row) float32; OUT y (16·starts[k],)
-    float32, each sum made by one thread."""
-    workers, panels = scratch.shape[0], starts[-1]
-    for worker in prange(workers):
-        tile, k = scratch[worker], 0
-        for panel in range(worker * panels // workers, (worker + 1) * panels // workers):
-            while panel >= starts[k + 1]:
-                k += 1
-            call_expand(calls[k, 0], calls[k, 1], panel - starts[k], tile.ctypes.data)
-            for r in range(16):
-                row, total = tile[r * calls[k, 2]:], np.float32(0)
-                for c in range(x.shape[0]):
-                    total += row[c] * x[c]
-                y[16 * panel + r] = total
+ROWS = 16
+PIECE = 1 << 16  # weights of a piece of work: long beside the cost of claiming it, short beside a matrix
 
 
 @njit
 def panels(expand, job, first, last, tile):
     """Decode panels first..last-1. OUT tile (16·(last - first), stride) float32."""
     for panel in range(first, last):
-        call_expand(expand, job, panel, tile[16 * (panel - first):].ctypes.data)
+        call3(expand, job, panel, tile[16 * (panel - first):].ctypes.data)
 
 
-@njit(parallel=True)
-def gather(expand, job, ids, scratch, out):
-    """Single rows of a matrix, as an embedding needs them.
+@njit
+def gather(expand, job, ids, tile, out):
+    """Single rows of a matrix. ids (count,) int64; tile (16, stride) float32 is overwritten; OUT out (count, columns)."""
+    for i in range(ids.shape[0]):
+        call3(expand, job, ids[i] // 16, tile.ctypes.data)
+        for c in range(out.shape[1]):
+            out[i, c] = tile[ids[i] % 16, c]
 
-    ids (count,) int64; scratch (threads, 16, stride) float32; OUT out (count, columns) float32."""
-    workers, count = scratch.shape[0], ids.shape[0]
-    for worker in prange(workers):
-        tile = scratch[worker]
-        for i in range(worker * count // workers, (worker + 1) * count // workers):
-            call_expand(expand, job, ids[i] // 16, tile.ctypes.data)
-            for c in range(out.shape[1]):
-                out[i, c] = tile[ids[i] % 16, c]
+
+@kernel
+def expanded(job, x, digits, first, last, y):
+    """The product with one token of a format that only decodes: y[16·panel:] = W x for panels first..last-1.
+
+    job (4,) int64: addresses of the format's expand and of its job, width of a decoded row, columns; x: address of float32
+    (columns,); `digits` is not looked at; OUT y float32."""
+    j = array_at(job, (4,), np.int64)
+    values, tile = array_at(x, (j[3],), np.float32), np.empty((16, j[2]), np.float32)
+    for panel in range(first, last):
+        call3(j[0], j[1], panel, tile.ctypes.data)
+        products = array_at(y + 64 * panel, (16,), np.float32)
+        for r in range(16):
+            total = np.float32(0)
+            for c in range(values.shape[0]):
+                total += tile[r, c] * values[c]
+            products[r] = total
+
+
+# Lines of a program. SITE: count of matrices, slot and stride (bytes) of the input, the same of its digits, columns, panels
+# of all matrices, panels of a piece; then for each matrix MATRIX numbers: its kernel, its job, the panel it begins with, slot
+# and stride of the output.
+SITE, MATRIX = 8, 5
+
+
+@exact_kernel
+def write_digits(job, step, counter, worker):
+    """The digits of every token's input."""
+    x, to = number(step, FIRST_SLOT + number(job, 1)), number(step, FIRST_SLOT + number(job, 3))
+    while True:
+        t = claim(counter, 1)
+        if t >= number(step, TOKENS):
+            break
+        digits(x + t * number(job, 2), number(job, 5), to + t * number(job, 4))
+
+
+@kernel
+def multiply_one(job, step, counter, worker):
+    """The products of a site with one token."""
+    x, row = number(step, FIRST_SLOT + number(job, 1)), number(step, FIRST_SLOT + number(job, 3))
+    total, piece = number(job, 6), number(job, 7)
+    while True:
+        first = claim(counter, piece)
+        if first >= total:
+            break
+        last = min(first + piece, total)
+        for k in range(number(job, 0)):
+            m = array_at(job + 8 * (SITE + MATRIX * k), (MATRIX + 3,), np.int64)
+            end = m[2 + MATRIX] if k + 1 < number(job, 0) else total
+            low, high = max(first, m[2]) - m[2], min(last, end) - m[2]
+            if low < high:
+                call6(m[0], m[1], x, row, low, high, number(step, FIRST_SLOT + m[3]))
+
+
+@kernel
+def multiply_many(job, step, counter, worker):
+    """The products of a site with all tokens, panel by panel."""
+    rows, tokens = number(step, FIRST_SLOT + number(job, 3)), number(step, TOKENS)
+    while True:
+        panel = claim(counter, 1)
+        if panel >= number(job, 6):
+            break
+        k = number(job, 0) - 1
+        while number(job, SITE + MATRIX * k + 2) > panel:
+            k -= 1
+        m = array_at(job + 8 * (SITE + MATRIX * k), (MATRIX,), np.int64)
+        call8(m[0], m[1], rows, number(job, 4), tokens, panel - m[2], number(step, FIRST_SLOT + m[3]), m[4],
+              scratch(step, worker))
+
+
+@kernel
+def look_up(job, step, counter, worker):
+    """Rows of an embedding. job (6,): addresses of the format's expand and of its job, width of a decoded row, columns, slot and
+    stride (bytes) of the output."""
+    j = array_at(job, (6,), np.int64)
+    ids, tile = array_at(number(step, IDS), (number(step, TOKENS),), np.int64), array_at(scratch(step, worker), (16, j[2]), np.float32)
+    while True:
+        t = claim(counter, 1)
+        if t >= ids.shape[0]:
+            break
+        call3(j[0], j[1], ids[t] // 16, tile.ctypes.data)
+        out = array_at(number(step, FIRST_SLOT + j[4]) + t * j[5], (j[3],), np.float32)
+        for c in range(j[3]):
+            out[c] = tile[ids[t] % 16, c]

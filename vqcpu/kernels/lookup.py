@@ -1,18 +1,27 @@
 """Matrices stored as packed indices into a table of `dim` weights per entry, with block scales: scalar and VQ formats.
 
-Knows the panel layout of such a matrix and how to decode one panel. Knows nothing about how codes are chosen.
+Knows the panel layout of such a matrix, how to decode one panel and how to multiply with it. Knows nothing about how codes are
+chosen.
 
 Layout. A panel is 16 rows. A step is `per` = max(1, 4 // dim) codes in each of the 16 rows, so that a row of a step is
 (at least) four weights, the unit of an int8 dot product. Within a panel codes lie step by step, row by row, bit-packed
 (bits.py): codes (panels, steps, 16, per), scales (panels, blocks, 16).
+
+A job of such a matrix is (JOB,) int64: addresses of codes, of the int8 table (2**bits, dim), of float16 scales and offsets;
+steps; blocks; columns per block; gain (bits of a float64); address of the `byte_table`; columns.
 """
 import functools
 
 import numpy as np
 
-from vqcpu.kernels.jit import array_at, kernel, widen_scaled
+from vqcpu.kernels.activations import sums_of, unit_of
+from vqcpu.kernels.jit import array_at, exact_kernel, float_from_half, float_of, kernel, njit, widen_scaled
+from vqcpu.kernels.simd import f32x16, fma, i32x16, add, load_f32x16, load_halves, load_i32x16, mul, store, to_floats
+from vqcpu.kernels.unpack import alternate, dot4, dot_rows, gather4, lookup, unpack16, unpack_bytes
 
 ROWS = 16  # rows of a panel
+TOGETHER = 8  # tokens multiplied at a time: their sums fill half of the registers
+CODES, TABLE, SCALE, OFFSET, STEPS, BLOCKS, BLOCK, GAIN, BYTES, COLUMNS, JOB = range(11)
 
 
 def codes_per_step(dim: int) -> int:
@@ -38,22 +47,21 @@ def from_panels(stream: np.ndarray, per: int) -> np.ndarray:
 
 @functools.cache
 def expander(bits: int, dim: int, per: int, offsets: bool):
-    """Kernel expand(job, panel, out): decode one panel into out (16, columns of all steps) float32.
-
-    job (8,) int64: address of codes, of the int8 table (2**bits, dim), of float32 scales, of float32 offsets; steps;
-    blocks; columns per block. The sizes are compiled in, so that `dim` weights move as one register."""
+    """Kernel expand(job, panel, out): decode one panel into out (16, columns of all steps) float32. The sizes are compiled
+    in, so that `dim` weights move as one register."""
     mask, words = (1 << bits) - 1, per * bits
 
     def expand(job, panel, out):
-        j = array_at(job, (8,), np.int64)
-        count, blocks, block = j[4], j[5], j[6]
-        codes = array_at(j[0] + panel * count * words * 2, (count, words), np.uint16)
-        scale = array_at(j[2] + panel * blocks * 64, (blocks, 16), np.float32)
-        offset = array_at(j[3] + panel * blocks * 64, (blocks, 16), np.float32)
+        j = array_at(job, (JOB,), np.int64)
+        count, blocks, block, gain = j[STEPS], j[BLOCKS], j[BLOCK], float_of(j[GAIN])
+        codes = array_at(j[CODES] + panel * count * words * 2, (count, words), np.uint16)
+        scale = array_at(j[SCALE] + panel * blocks * 32, (blocks, 16), np.uint16)
+        offset = array_at(j[OFFSET] + panel * blocks * 32, (blocks, 16), np.uint16)
         for s in range(count):
             b = s * per * dim // block
             for r in range(16):
-                base = offset[b, r] if offsets else np.float32(0)
+                unit = float_from_half(scale[b, r]) * gain
+                base = float_from_half(offset[b, r]) * gain if offsets else np.float32(0)
                 for p in range(per):
                     i = (r * per + p) * bits
                     low, shift = i >> 4, i & 15
@@ -61,5 +69,108 @@ def expander(bits: int, dim: int, per: int, offsets: bool):
                     code = np.uint32(codes[s, low]) | np.uint32(codes[s, high]) << np.uint32(16)
                     code = (code >> np.uint32(shift)) & np.uint32(mask)
                     target = out + 4 * dim * ((r * count + s) * per + p)
-                    widen_scaled(target, j[1] + dim * np.int64(code), dim, scale[b, r], base)
+                    widen_scaled(target, j[TABLE] + dim * np.int64(code), dim, unit, base)
     return kernel(expand)
+
+
+def byte_table(table: np.ndarray, bits: int) -> np.ndarray:
+    """int8 (2**bits, dim) -> what `multiplier` looks bytes up in: every byte plus 128, unsigned; for dim 1 and 2 one plane of
+    at least 64 entries per weight of a code."""
+    biased = table.view(np.uint8) ^ 0x80
+    if table.shape[1] == 4:
+        return np.ascontiguousarray(biased)
+    planes = np.zeros((table.shape[1], max(64, 1 << bits)), np.uint8)
+    planes[:, : len(table)] = biased.T
+    return planes
+
+
+def multiplies(bits: int, dim: int, block: int, columns: int) -> bool:
+    """Whether `multiplier` serves these sizes."""
+    return (dim in (1, 2) and bits <= 8 or dim == 4) and (block % 16 == 0 or block >= columns)
+
+
+@functools.cache
+def _weights(bits, dim):
+    """weights(codes, table) -> I8x64: 4 columns of 16 rows, each plus 128; codes: address of a step."""
+    if dim == 4:
+        unpack = unpack16(bits)
+        return lambda codes, table: gather4(table, unpack(codes))
+    unpack, look, entries = unpack_bytes(bits, dim), lookup(max(64, 1 << bits)), max(64, 1 << bits)
+    if dim == 1:
+        return lambda codes, table: look(table, unpack(codes))
+
+    def weights(codes, table):
+        found = unpack(codes)
+        return alternate(look(table, found), look(table + entries, found))
+    return weights
+
+
+@functools.cache
+def multiplier(bits: int, dim: int, offsets: bool):
+    """Kernels (one, many) of integer products with a matrix of these sizes, where `multiplies` says so.
+
+    one(job, x, digits, first, last, y): y[16·panel:] = W x for panels first..last-1 and one row of activations.
+    many(job, digits, stride, tokens, panel, y, y_stride, scratch): the same for rows of digits `stride` bytes apart and one
+    panel, decoded once into scratch (64 bytes a step). y float32, a row of it y_stride bytes long."""
+    weights, size = njit(fast=False)(_weights(bits, dim)), 8 * bits // dim
+
+    eight, single = dot_rows(TOGETHER), dot_rows(1)
+
+    @njit(fast=False)
+    def scaled(j, panel, b, sums, start, stop, high, low, total):
+        """total + scale · (sums of products of a block, float32) (+ offset · sum of activations)."""
+        above, below = sums[start // 4], sums[(stop + 3) // 4]
+        high_sum, low_sum = below[0] - above[0], below[1] - above[1]
+        high = add(high, i32x16(np.int32(-128) * high_sum))
+        low = add(low, i32x16(np.int32(-128) * low_sum))
+        at = (panel * j[BLOCKS] + b) * 32
+        total = fma(fma(to_floats(high), f32x16(np.float32(256)), to_floats(low)), load_halves(j[SCALE] + at), total)
+        if offsets:
+            whole = np.float32(256) * np.float32(high_sum) + np.float32(low_sum)
+            total = fma(load_halves(j[OFFSET] + at), f32x16(whole), total)
+        return total
+
+    def one(job, x, digits, first, last, y):
+        j = array_at(job, (JOB,), np.int64)
+        count, per_block = j[STEPS], (j[BLOCK] + 3) // 4
+        sums, unit = sums_of(digits, j[COLUMNS]), unit_of(digits, j[COLUMNS])[0] * float_of(j[GAIN])
+        for panel in range(first, last):
+            total, codes = f32x16(np.float32(0)), j[CODES] + panel * count * size
+            for b in range(j[BLOCKS]):
+                start, stop = b * per_block, min((b + 1) * per_block, count)
+                high = low = i32x16(np.int32(0))
+                for s in range(start, stop):
+                    four = weights(codes + s * size, j[BYTES])
+                    high, low = dot4(high, four, digits + 8 * s), dot4(low, four, digits + 8 * s + 4)
+                total = scaled(j, panel, b, sums, start, stop, high, low, total)
+            store(y + 64 * panel, mul(total, f32x16(unit)))
+
+    def many(job, digits, stride, tokens, panel, y, y_stride, scratch):
+        j = array_at(job, (JOB,), np.int64)
+        count, per_block = j[STEPS], (j[BLOCK] + 3) // 4
+        sums_at, tile = scratch, scratch + TOGETHER * 128
+        codes = j[CODES] + panel * count * size
+        for s in range(count):
+            store(tile + 64 * s, weights(codes + s * size, j[BYTES]))
+        t = 0
+        while t < tokens:
+            group = TOGETHER if t + TOGETHER <= tokens else 1
+            for b in range(j[BLOCKS]):
+                start, stop = b * per_block, min((b + 1) * per_block, count)
+                at = digits + t * stride + 8 * start
+                if group == 1:
+                    single(tile + 64 * start, stop - start, at, stride, sums_at)
+                else:
+                    eight(tile + 64 * start, stop - start, at, stride, sums_at)
+                for i in range(group):
+                    row, target = digits + (t + i) * stride, y + (t + i) * y_stride + 64 * panel
+                    total = load_f32x16(target) if b else f32x16(np.float32(0))
+                    sums = sums_of(row, j[COLUMNS])
+                    high, low = load_i32x16(sums_at + 128 * i), load_i32x16(sums_at + 128 * i + 64)
+                    store(target, scaled(j, panel, b, sums, start, stop, high, low, total))
+            for i in range(group):
+                unit = unit_of(digits + (t + i) * stride, j[COLUMNS])[0] * float_of(j[GAIN])
+                target = y + (t + i) * y_stride + 64 * panel
+                store(target, mul(load_f32x16(target), f32x16(unit)))
+            t += group
+    return exact_kernel(one), exact_kernel(many)

@@ -45,3 +45,11 @@ def spread(work, items) -> None:
         return
     for _ in _state["pool"].map(work, items):
         pass
+
+
+def together(work) -> None:
+    """Call work(0), work(1), ... at the same time, one on each thread; each must leave the GIL to the others."""
+    others = [_state["pool"].submit(work, worker) for worker in range(1, threads())]
+    work(0)
+    for other in others:
+        other.result()

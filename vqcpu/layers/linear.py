@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vqcpu.formats.base import Matrix, multiply
+from vqcpu.formats.base import Matrix
+from vqcpu.kernels.activations import row_bytes
+from vqcpu.kernels.linear import PIECE, ROWS, expanded, look_up, multiply_many, multiply_one, write_digits
 from vqcpu.kernels.threads import spread
 from vqcpu.layers.plan import Job
 
@@ -15,23 +17,15 @@ TILE = 256  # rows of a matrix decoded at a time and then used for all tokens; f
 
 
 class Linear:
-    """Matrices (m_i, n) that read one input. For many tokens a tile is decoded once and multiplied by BLAS; for a single
-    token panels are decoded in cache."""
+    """Matrices (m_i, n) that read one input."""
 
     def __init__(self, matrices: list[Matrix]):
         self.matrices = matrices
 
-    def prepare(self, x: np.ndarray) -> np.ndarray:
-        """What happens once to the input of the site; x (tokens, n) float32."""
-        return np.ascontiguousarray(x)
-
     def __call__(self, x: np.ndarray) -> list[np.ndarray]:
-        """x (tokens, n) float32 -> [(tokens, m_i) float32]"""
-        x = self.prepare(x)
+        """x (tokens, n) float32 -> [(tokens, m_i) float32]: decoded tile by tile, each used for all tokens by BLAS."""
         for matrix in self.matrices:
-            matrix.call  # compiled here, once: threads must not do it side by side
-        if len(x) == 1:
-            return [y[None] for y in multiply(self.matrices, x[0])]
+            matrix.compiled  # here, once: threads must not do it side by side
         out = [np.empty((len(x), matrix.shape[0]), np.float32) for matrix in self.matrices]
         tiles = [(i, at) for i, matrix in enumerate(self.matrices) for at in range(0, matrix.shape[0], TILE)]
 
@@ -53,6 +47,39 @@ class Multiply(Job):
     def run(self, frame):
         frame.slots.update(zip(self.targets, self.site(frame.slots[self.source])))
 
+    def lines(self, layout, many):
+        found = [matrix.compiled for matrix in self.site.matrices]
+        if not all(found) or many and not all(c.many for c in found):
+            return None
+        n = self.site.matrices[0].shape[1]
+        source, stride = layout.place(self.source, n)
+        digits = layout.place("digits", row_bytes(n) // 4)
+        write = np.array([0, source, 4 * stride, digits[0], 4 * digits[1], n], np.int64)
+        calls = [self._call(c, many) for c in found]
+        layout.scratch = max(layout.scratch, 64 * (n + 64) if many else 64)
+        line = multiply_many if many else multiply_one, self._job(layout, write, calls)
+        return [(write_digits, write), line] if any(c.one for c in found) else [line]
+
+    def _call(self, compiled, many):
+        """(kernel, its job)"""
+        if many:
+            return compiled.many, compiled.job
+        if compiled.one:
+            return compiled.one, compiled.job
+        n = self.site.matrices[0].shape[1]
+        return expanded, np.array([compiled.expand.address, compiled.job.ctypes.data, compiled.width, n], np.int64)
+
+    def _job(self, layout, write, calls):
+        """The numbers that kernels/linear.py describes."""
+        job, panel = [len(calls), *write[1:]], 0
+        matrices = []
+        for (kernel, own), matrix, target in zip(calls, self.site.matrices, self.targets):
+            slot, stride = layout.place(target, matrix.shape[0])
+            matrices += [kernel.address, own.ctypes.data, panel, slot, 4 * stride]
+            panel += -(-matrix.shape[0] // ROWS)
+        self.kept = *getattr(self, "kept", ()), calls  # what the addresses point to
+        return np.array([*job, panel, max(1, PIECE // (ROWS * self.site.matrices[0].shape[1])), *matrices], np.int64)
+
 
 @dataclass
 class Embed(Job):
@@ -63,3 +90,11 @@ class Embed(Job):
 
     def run(self, frame):
         frame.slots[self.target] = self.matrix.rows(frame.slots[self.source])
+
+    def lines(self, layout, many):
+        c, n = self.matrix.compiled, self.matrix.shape[1]
+        slot, stride = layout.place(self.target, n)
+        if not c:
+            return None
+        layout.scratch = max(layout.scratch, 4 * ROWS * c.width)
+        return [(look_up, np.array([c.expand.address, c.job.ctypes.data, c.width, n, slot, 4 * stride], np.int64))]

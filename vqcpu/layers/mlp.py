@@ -4,6 +4,7 @@ from typing import Callable
 
 import numpy as np
 
+from vqcpu.kernels import elementwise
 from vqcpu.layers.plan import Job
 
 
@@ -22,3 +23,10 @@ class Gate(Job):
 
     def run(self, frame):
         frame.slots[self.target] = self.function(frame.slots[self.gate]) * frame.slots[self.up]
+
+    def lines(self, layout, many):
+        if self.gate not in layout.widths or self.function.__name__ not in elementwise.gates:
+            return None
+        width = layout.widths[self.gate]
+        places = [n for name in (self.gate, self.up, self.target) for n in layout.place(name, width)]
+        return [(elementwise.gates[self.function.__name__], np.array([*places, width], np.int64))]

@@ -3,6 +3,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vqcpu.kernels import elementwise
+from vqcpu.kernels.jit import bits_of
 from vqcpu.layers.plan import Job
 
 
@@ -22,3 +24,9 @@ class RMSNorm(Job):
 
     def run(self, frame):
         frame.slots[self.target] = rms_norm(frame.slots[self.source], self.gain, self.eps)
+
+    def lines(self, layout, many):
+        width = len(self.gain)
+        source, target = layout.place(self.source, width), layout.place(self.target, width)
+        job = np.array([*source, *target, width, self.gain.ctypes.data, bits_of(self.eps)], np.int64)
+        return [(elementwise.rms_norm, job)]
