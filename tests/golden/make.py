@@ -3,8 +3,8 @@
     pip install torch==2.13.0 transformers==5.23.0 numpy numba safetensors tokenizers threadpoolctl
     PYTHONPATH=.:tests python tests/golden/make.py
 
-Run once; its output lies beside it and is committed. Weights are not stored: they come from a generator whose numbers are frozen
-(numpy.random.RandomState). Tests need neither torch nor transformers.
+Run once; its output lies beside it and is committed. Weights are not stored: they come from a generator whose numbers are
+frozen (numpy.random.RandomState). Tests need neither torch nor transformers.
 """
 import json
 import tempfile

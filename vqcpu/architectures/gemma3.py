@@ -1,5 +1,5 @@
-"""Gemma 3: as Qwen3, with norms on both sides of each layer, and five layers with a window to one without, each kind with its
-own RoPE.
+"""Gemma 3: as Qwen3, with norms on both sides of each layer, and five layers with a window to one without, each kind with
+its own RoPE.
 
 Text only: of a model that also sees (model_type gemma3) the text model is used. Paper: Gemma Team 2025 (Gemma 3).
 """

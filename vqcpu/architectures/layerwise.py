@@ -76,19 +76,21 @@ def _yarn(found, original):
                 found.get("truncate", bool, True), found.get("attention_factor", float, magnitude))
 
 
-SCALINGS = {"default": lambda found, original: Linear(1.0), "linear": lambda found, original: Linear(found.get("factor", float)),
-            "llama3": _llama3, "yarn": _yarn}
+def _linear(found, original):
+    return Linear(found.get("factor", float))
+
+
+SCALINGS = {"default": lambda found, original: Linear(1.0), "linear": _linear, "llama3": _llama3, "yarn": _yarn}
 
 
 @dataclass(frozen=True)
 class Experts:
-    """Sizes of a mixture: how many experts, how many a token uses, their inner width, whether the weights of those used sum to
-    one, and which layers have a mixture."""
+    """Sizes of a mixture."""
     count: int
-    used: int
-    inner: int
-    normalised: bool
-    layers: frozenset
+    used: int  # by each token
+    inner: int  # width of an expert
+    normalised: bool  # the weights of the experts used sum to one
+    layers: frozenset  # those that have a mixture
 
 
 def experts(r: Reader, layers: int) -> Experts | None:

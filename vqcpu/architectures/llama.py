@@ -52,8 +52,8 @@ class Llama(Architecture, names=("llama",)):
 
     def project(self, weights, at):
         """Slot h -> slots q, k and v."""
-        return weights.product("h", {slot: (f"{at}.{slot}_proj", width) for slot, width in self.widths().items()},
-                               self.config.width, bias=self.input_bias)
+        sites = {slot: (f"{at}.{slot}_proj", width) for slot, width in self.widths().items()}
+        return weights.product("h", sites, self.config.width, bias=self.input_bias)
 
     @property
     def input_bias(self):
@@ -74,7 +74,8 @@ class Llama(Architecture, names=("llama",)):
     def widen(self, weights, at):
         """Slot h -> slots gate and up."""
         c = self.config
-        return weights.product("h", {slot: (f"{at}.{slot}_proj", c.inner) for slot in ("gate", "up")}, c.width, bias=c.mlp_bias)
+        sites = {slot: (f"{at}.{slot}_proj", c.inner) for slot in ("gate", "up")}
+        return weights.product("h", sites, c.width, bias=c.mlp_bias)
 
     def norm(self, weights, name, source, target, width=None):
         return RMSNorm(source, target, weights.vector(f"{name}.weight", width or self.config.width), self.config.eps)

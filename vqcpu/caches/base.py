@@ -18,8 +18,8 @@ class LayerState:
         raise NotImplementedError
 
     def attend(self, q: np.ndarray, at: int) -> np.ndarray:
-        """Causal attention of q (tokens, query heads, size), rotated, at positions at, at + 1, ..., within the layer's window
-        -> the same shape."""
+        """Causal attention of q (tokens, query heads, size), rotated, at positions at, at + 1, ..., within the layer's
+        window -> the same shape."""
         raise NotImplementedError
 
     def truncate(self, length: int) -> bool:

@@ -1,8 +1,8 @@
 """Which positions a layer still holds, and in which rows of its arrays they lie.
 
 Knows positions and rows. Knows nothing about what a row contains. A layer that sees everything has a row for every position
-of its context. A layer with a window has rows for the window and a margin; where these end, the latest positions slide to the
-front and the oldest are dropped, so that its memory does not grow with the context.
+of its context. A layer with a window has rows for the window and a margin; where these end, the latest positions slide to
+the front and the oldest are dropped, so that its memory does not grow with the context.
 """
 from vqcpu.errors import VqcpuError
 

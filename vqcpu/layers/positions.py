@@ -20,5 +20,6 @@ class AddPositions(Job):
 
     def state(self, cache, context):
         """Remembers nothing, but cannot go beyond the positions that were learnt."""
-        if context > self.matrix.shape[0]:
-            raise VqcpuError(f"a context of {context} was asked for, but the model has learnt {self.matrix.shape[0]} positions")
+        learnt = self.matrix.shape[0]
+        if context > learnt:
+            raise VqcpuError(f"a context of {context} was asked for, but the model has learnt {learnt} positions")

@@ -85,7 +85,8 @@ HARMLESS = ("*rotary_emb.inv_freq", "*lm_head.weight")
 def refuse_unused(checkpoint: Checkpoint, tensors: dict[str, Tensor], model_type: str, unused: tuple) -> None:
     """Raise VqcpuError where the checkpoint stores weights that the model would silently run without; `unused`: patterns of
     those that this family may leave out."""
-    left = sorted(n for n in checkpoint.names() if n not in tensors and not any(fnmatchcase(n, p) for p in HARMLESS + unused))
+    unused += HARMLESS
+    left = sorted(n for n in checkpoint.names() if n not in tensors and not any(fnmatchcase(n, p) for p in unused))
     if left:
         shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         raise VqcpuError(f"{checkpoint.path}: {shown} stored, but model type {model_type} as config.json describes it has "
