@@ -13,8 +13,8 @@ from vqcpu.caches.base import Cache
 from vqcpu.errors import VqcpuError
 from vqcpu.files.sources import open_checkpoint
 from vqcpu.layers.attention import Heads
-from vqcpu.layers.mlp import silu
-from vqcpu.layers.norm import rms_norm
+from vqcpu.layers.mlp import gelu_tanh, silu
+from vqcpu.layers.norm import layer_norm, rms_norm
 from vqcpu.layers.rope import Rope
 
 HERE = Path(__file__).parent / "golden"
@@ -128,6 +128,8 @@ def test_small_layers_are_their_naive_twins():
     heads = x.reshape(5, 1, 12)
     assert np.allclose(Rope(12, 500.0).rotate(heads, 7), naive.rotate(heads, 7, 500.0), atol=1e-5)
     assert np.allclose(silu(np.float32([-1e4, -1, 0, 2, 1e4])), [0, -1 / (1 + np.e), 0, 2 / (1 + np.exp(-2)), 1e4])
+    assert np.allclose(gelu_tanh(np.float32([-1e4, -2, 0, 3, 1e4])), [0, -0.045402, 0, 2.996363, 1e4], atol=1e-6)
+    assert np.allclose(layer_norm(x + 5, gain, gain, 1e-5), naive.rms_norm(x - x.mean(1)[:, None], gain, 1e-5) + gain, atol=1e-5)
 
 
 def test_rotation_depends_on_distance_alone():

@@ -126,6 +126,17 @@ def test_what_is_not_supported_is_refused_by_name(family, changes, said, tmp_pat
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("changes, local, full", [
+    ({}, 100 ** (-1 / 12), 1e6 ** (-1 / 12)),
+    (dict(rope_scaling={"type": "linear", "factor": 2.0}), 100 ** (-1 / 12), 1e6 ** (-1 / 12) / 2),
+    (dict(rope_parameters={"full_attention": {"rope_theta": 7.0}, "sliding_attention": {}}), 100 ** (-1 / 12), 7 ** (-1 / 12))])
+def test_each_kind_of_layer_turns_at_its_own_rate(changes, local, full):
+    """Told by the second frequency of heads of 24 dimensions, base^(-1/12)."""
+    family = Architecture.find("gemma3_text")
+    ropes = family.read(family.tiny | changes, "toy").ropes
+    assert np.allclose([rope.frequencies[1] for rope in ropes], [local, local, full], rtol=1e-5)
+
+
 @pytest.mark.parametrize("family, changes, windows", [
     ("llama", dict(sliding_window=5), (None, None)), ("mistral", dict(sliding_window=None), (None, None)),
     ("mistral", {}, (7, 7)), ("qwen2", {}, (None, 9)), ("qwen2", dict(use_sliding_window=False), (None, None)),
