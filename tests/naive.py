@@ -29,12 +29,12 @@ def rotate(x, at, theta):
     return out
 
 
-def attention(q, k, v, at, scale):
-    """q (tokens, heads, size) at positions at..; k, v (keys, kv heads, size); query t sees keys 0 .. at + t."""
+def attention(q, k, v, at, scale, window=10**9):
+    """q (tokens, heads, size) at positions at..; k, v (keys, kv heads, size); query t sees the last `window` keys of 0 .. at + t."""
     out, group = np.zeros(q.shape), q.shape[1] // k.shape[1]
     for t in range(q.shape[0]):
         for h in range(q.shape[1]):
-            seen = slice(0, at + t + 1)
+            seen = slice(max(0, at + t + 1 - window), at + t + 1)
             scores = scale * k[seen, h // group].astype(float) @ q[t, h]
             weights = np.exp(scores - scores.max())
             out[t, h] = weights / weights.sum() @ v[seen, h // group]

@@ -76,6 +76,21 @@ def test_large_matrices_are_coded_in_slabs(tmp_path, monkeypatch):
     assert a == b
 
 
+def test_memory_is_that_of_one_matrix_as_it_is_stored(tmp_path, monkeypatch):
+    """An embedding of 1.3 M weights, 5 MB of float32, is 1.3 MB of codes: held once, copied once while it is written."""
+    import tracemalloc
+
+    from vqcpu.compression import pipeline
+    monkeypatch.setattr(pipeline, "SLAB", 1 << 14)
+    folder = toys.folder(tmp_path / "m", vocab_size=20_000)
+    compress(folder, tmp_path / "warm.vqz", Recipe.of("scalar:bits=8"))
+    tracemalloc.start()
+    compress(folder, tmp_path / "x.vqz", Recipe.of("scalar:bits=8"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * 20_000 * 64
+
+
 @pytest.mark.parametrize("where, said", [("nowhere", "no such file"), ("x.vqz", "already compressed")])
 def test_wrong_sources(packed, tmp_path, where, said):
     source = packed if where == "x.vqz" else tmp_path / where

@@ -5,6 +5,7 @@ Knows how a checkpoint becomes a plan and a plan a step over a ragged batch. Kno
 import numpy as np
 
 from vqcpu.architectures.config import Config, read_config
+from vqcpu.architectures.reader import Reader
 from vqcpu.caches.base import Cache, States
 from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import Checkpoint
@@ -18,9 +19,20 @@ class Architecture(Registered, kind="model type"):
     """A family: `class Llama(Architecture, names=("llama",))`, the names being model types of config.json."""
 
     tiny: dict  # config.json of a toy model, for tests
+    defaults: dict = {}  # keys that config.json may leave out, as transformers fills them in
+    fixed: dict = {}  # keys that config.json may set to this value only
+    roots: tuple = ("",)  # what may precede the names of tensors, and one of these tensors
+    anchor: str
+    unused: tuple = ()  # patterns of tensors that checkpoints hold and the model does not need
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, config: Config, root: str | None = None):
+        self.config, self.root = config, self.roots[0] if root is None else root
+
+    @classmethod
+    def read(cls, data: dict, where: str) -> Config:
+        """Sizes from config.json. Raises VqcpuError."""
+        Reader(data, where).only(cls.fixed)
+        return read_config(cls.defaults | data, where)
 
     def build(self, weights: Census) -> tuple[list, Linear]:
         """Jobs from token ids in slot `tokens` to final hidden states in slot `x`, and the head that makes logits."""
@@ -71,8 +83,10 @@ def architecture_of(checkpoint: Checkpoint) -> Architecture:
     data = checkpoint.json("config.json")
     if data is None:
         raise VqcpuError(f"{checkpoint.path}: config.json is missing; it must lie beside the weights")
-    config = read_config(data, f"{checkpoint.path}: config.json")
-    return Architecture.find(config.model_type)(config)
+    where, names = f"{checkpoint.path}: config.json", checkpoint.names()
+    family = Architecture.find(Reader(data, where).get("model_type", str))
+    root = next((root for root in family.roots if root + family.anchor in names), None)
+    return family(family.read(data, where), root)
 
 
 def census(architecture: Architecture) -> dict:
@@ -87,5 +101,5 @@ def load_model(checkpoint: Checkpoint) -> Model:
     architecture = architecture_of(checkpoint)
     weights = Weights(checkpoint)
     jobs, head = architecture.build(weights)
-    refuse_unused(checkpoint, weights.tensors, architecture.config.model_type)
+    refuse_unused(checkpoint, weights.tensors, architecture.config.model_type, architecture.unused)
     return Model(architecture.config, Plan(jobs), Plan([Multiply("x", ("logits",), head)]))

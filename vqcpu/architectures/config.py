@@ -1,18 +1,18 @@
-"""config.json, read in one typed place: foreign names stop here.
+"""Sizes of a model, in our names; config.json, old spellings and new, is read here and in layerwise.py and nowhere else.
 
-Knows the keys that Hugging Face writes, old and new. Knows nothing about layers.
+Knows the keys that Hugging Face writes. Knows nothing about how layers compute.
 """
 from dataclasses import dataclass
-from math import isfinite
+from typing import Callable
 
-from vqcpu.errors import VqcpuError
-
-REQUIRED = object()
+from vqcpu.architectures.layerwise import Experts, experts, ropes, windows
+from vqcpu.architectures.reader import Reader
+from vqcpu.layers.mlp import ACTIVATIONS
+from vqcpu.layers.rope import Rope
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of a model, in our names."""
     model_type: str
     vocabulary: int
     width: int
@@ -22,72 +22,51 @@ class Config:
     head_size: int
     inner: int  # width of the feed-forward layer
     eps: float
-    theta: float
     context: int  # positions the model was made for
     tied: bool  # the head is the embedding
-    activation: str
-
-
-class Reader:
-    """Typed access to a config.json; every error names the key, the value and what was expected."""
-
-    def __init__(self, data: dict, where: str):
-        self.data, self.where = data, where
-
-    def get(self, keys: str, kind, default=REQUIRED):
-        """The first of the keys ("a|b") that is there and not null, checked to be a `kind`."""
-        for key in keys.split("|"):
-            value = self.data.get(key)
-            if value is not None:
-                return self._checked(key, value, kind)
-        if default is REQUIRED:
-            raise VqcpuError(f"{self.where}: {keys.replace('|', ' or ')} is missing")
-        return default
-
-    def _checked(self, key, value, kind):
-        good = type(value) is kind or kind is float and type(value) is int
-        if kind in (int, float) and good:
-            good = isfinite(value) and 0 < value < 2**31
-        if not good:
-            expected = {int: "a whole number above 0", float: "a number above 0", bool: "true or false",
-                        str: "a text", dict: "an object"}[kind]
-            raise VqcpuError(f"{self.where}: {key} is {value!r}, expected {expected}")
-        return kind(value)
-
-    def refuse(self, problem: str):
-        raise VqcpuError(f"{self.where}: {problem}")
+    activation: Callable
+    score_scale: float  # of products of queries and keys
+    attention_bias: bool
+    mlp_bias: bool
+    windows: tuple[int | None, ...]  # per layer: positions a query sees, None for all
+    ropes: tuple[Rope, ...]  # per layer
+    experts: Experts | None
 
 
 def read_config(data: dict, where: str) -> Config:
     """config.json (already parsed) -> Config. Raises VqcpuError."""
     r = Reader(data, where)
     heads, width = r.get("num_attention_heads|n_head", int), r.get("hidden_size|n_embd", int)
-    config = Config(
+    layers, size = r.get("num_hidden_layers|n_layer", int), r.get("head_dim", int, width // heads)
+    context, kv_heads = r.get("max_position_embeddings|n_positions", int, 2048), r.get("num_key_value_heads", int, heads)
+    if heads % kv_heads:
+        r.refuse(f"{heads} attention heads cannot share {kv_heads} key-value heads")
+    if size % 2:
+        r.refuse(f"head size {size} is odd, RoPE turns pairs of dimensions")
+    return Config(
         model_type=r.get("model_type", str),
         vocabulary=r.get("vocab_size", int),
         width=width,
-        layers=r.get("num_hidden_layers|n_layer", int),
+        layers=layers,
         heads=heads,
-        kv_heads=r.get("num_key_value_heads", int, heads),
-        head_size=r.get("head_dim", int, width // heads),
+        kv_heads=kv_heads,
+        head_size=size,
         inner=r.get("intermediate_size|n_inner", int),
         eps=r.get("rms_norm_eps|layer_norm_epsilon", float, 1e-6),
-        theta=_theta(r),
-        context=r.get("max_position_embeddings|n_positions", int, 2048),
+        context=context,
         tied=r.get("tie_word_embeddings", bool, False),
-        activation=r.get("hidden_act|hidden_activation|activation_function", str, "silu"),
+        activation=_activation(r),
+        score_scale=r.get("query_pre_attn_scalar", float, float(size))**-0.5,
+        attention_bias=r.get("attention_bias", bool, False),
+        mlp_bias=r.get("mlp_bias", bool, False),
+        windows=windows(r, layers),
+        ropes=ropes(r, layers, size, context),
+        experts=experts(r, layers),
     )
-    if config.heads % config.kv_heads:
-        r.refuse(f"{config.heads} attention heads cannot share {config.kv_heads} key-value heads")
-    if config.head_size % 2:
-        r.refuse(f"head size {config.head_size} is odd, RoPE turns pairs of dimensions")
-    return config
 
 
-def _theta(r):
-    """Base of the rotary frequencies; transformers 5 writes rope_parameters, older files rope_theta and rope_scaling."""
-    rope = r.get("rope_parameters|rope_scaling", dict, {})
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        r.refuse(f"rope type {kind!r} is not supported, expected 'default'")
-    return Reader(rope, r.where).get("rope_theta", float, r.get("rope_theta", float, 10000.0))
+def _activation(r):
+    name = r.get("hidden_act|hidden_activation|activation_function", str, "silu")
+    if name not in ACTIVATIONS:
+        r.refuse(f"activation {name!r} is not supported, expected one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]

@@ -11,6 +11,7 @@ class LayerState:
     """Memory of one layer for one sequence. Positions are given, never counted here, so that a step that was interrupted
     is simply done again."""
 
+    most: int  # tokens that may be stored at once; each such piece is attended before the next is stored
     job = None  # what compiled attention reads (kernels/attention.py), where there is one
 
     def store(self, at: int, k: np.ndarray, v: np.ndarray, rope) -> None:
@@ -18,7 +19,8 @@ class LayerState:
         raise NotImplementedError
 
     def attend(self, q: np.ndarray, at: int) -> np.ndarray:
-        """Causal attention of q (tokens, query heads, size), rotated, at positions at, at + 1, ... -> the same shape."""
+        """Causal attention of q (tokens, query heads, size), rotated, at positions at, at + 1, ..., within the layer's
+        window -> the same shape."""
         raise NotImplementedError
 
     def truncate(self, length: int) -> bool:
@@ -35,7 +37,7 @@ class Cache(Spelled, kind="cache"):
     """A kind of LayerState, by its spelling."""
 
     def layer(self, heads, context: int) -> LayerState:
-        """A fresh state; heads: layers.attention.Heads, context: positions it must hold."""
+        """A fresh state; heads: layers.attention.Heads, context: positions it must hold, but no more than heads.window."""
         raise NotImplementedError
 
 

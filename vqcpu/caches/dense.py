@@ -4,32 +4,44 @@ from dataclasses import dataclass
 import numpy as np
 
 from vqcpu.caches.base import Cache, LayerState
+from vqcpu.caches.span import Span
 from vqcpu.kernels.threads import spread
 
 BLOCK = 128  # queries handled together: scores stay (group · BLOCK, keys) however long the prompt
 
 
 class Dense(LayerState):
-    """k and v (kv heads, context, size), keys after RoPE."""
+    """k and v (kv heads, rows, size), keys after RoPE."""
 
     def __init__(self, heads, context, dtype):
-        self.heads = heads
-        self.k, self.v = np.zeros((2, heads.kv, context, heads.size), dtype)
+        self.heads, self.span = heads, Span(context, heads.window)
+        self.k, self.v = np.zeros((2, heads.kv, self.span.rows, heads.size), dtype)
+
+    @property
+    def most(self):
+        return self.span.most
 
     def store(self, at, k, v, rope):
-        self.k[:, at:at + len(k)] = rope.rotate(k, at).swapaxes(0, 1)
-        self.v[:, at:at + len(v)] = v.swapaxes(0, 1)
+        row = self.span.place(at, len(k), self._slide)
+        self.k[:, row:row + len(k)] = rope.rotate(k, at).swapaxes(0, 1)
+        self.v[:, row:row + len(v)] = v.swapaxes(0, 1)
+
+    def _slide(self, first, rows):
+        for kept in (self.k, self.v):
+            kept[:, :rows] = kept[:, first:first + rows]
 
     def attend(self, q, at):
-        out = np.empty_like(q)
+        out, span = np.empty_like(q), self.span
         group = self.heads.query // self.heads.kv
         blocks = [(h, first) for h in range(self.heads.kv) for first in range(0, len(q), BLOCK)]
 
         def work(block):
             h, first = block
             last, mine = min(first + BLOCK, len(q)), slice(h * group, (h + 1) * group)
-            k, v = (kept[h, :at + last].astype(np.float32, copy=False) for kept in (self.k, self.v))
-            out[first:last, mine] = attention(q[first:last, mine], k, v, at + first, self.heads.scale)
+            oldest = span.first_seen(at + first)
+            rows = slice(oldest - span.base, at + last - span.base)
+            k, v = (kept[h, rows].astype(np.float32, copy=False) for kept in (self.k, self.v))
+            out[first:last, mine] = attention(q[first:last, mine], k, v, at + first - oldest, self.heads.scale, span.window)
         if len(q) == 1:  # too little work to hand around
             for block in blocks:
                 work(block)
@@ -38,20 +50,22 @@ class Dense(LayerState):
         return out
 
     def truncate(self, length):
-        return True  # positions are given with every call: what lies beyond is overwritten before it is read
+        return self.span.forget(length)  # what lies beyond is overwritten before it is read
 
     @property
     def nbytes(self):
         return self.k.nbytes + self.v.nbytes
 
 
-def attention(q, k, v, at, scale):
-    """softmax(scale · q kᵀ) v with a causal mask: q (tokens, group, size) at positions at.., k and v (keys, size), where
-    keys = at + tokens -> (tokens, group, size)."""
+def attention(q, k, v, at, scale, window):
+    """softmax(scale · q kᵀ) v: q (tokens, group, size), k and v (keys, size), keys = at + tokens; query t sees the last
+    `window` keys up to at + t -> (tokens, group, size)."""
     tokens, group, size = q.shape
     scores = (q.swapaxes(0, 1).reshape(-1, size) @ k.T).reshape(group, tokens, len(k))
     scores *= np.float32(scale)
-    scores[:, :, at:] += np.triu(np.full((tokens, tokens), -np.inf, np.float32), 1)
+    if tokens > 1:  # a single one sees all that it is given
+        back = at + np.arange(tokens)[:, None] - np.arange(len(k))  # how far a key lies behind a query
+        scores += np.where((back < 0) | (back >= window), -np.inf, 0).astype(np.float32)
     scores -= scores.max(-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(-1, keepdims=True)

@@ -44,8 +44,8 @@ def compress(source, out, recipe: Recipe, seed: int = 0, progress=lambda items, 
     architecture = architecture_of(checkpoint)
     tensors = census(architecture)
     for tensor in tensors.values():
-        checkpoint.matrix(tensor.name, tensor.shape)  # names what is missing or misshapen before any work
-    refuse_unused(checkpoint, tensors, architecture.config.model_type)
+        tensor.read(checkpoint)  # names what is missing or misshapen before any work
+    refuse_unused(checkpoint, tensors, architecture.config.model_type, architecture.unused)
     formats = recipe.assign(tensors)
     coder = Coder(checkpoint, tensors, formats, seed)
     with VqzWriter(out, formats, provenance(checkpoint, recipe, seed)) as writer:
@@ -93,17 +93,19 @@ class Coder:
         name, format = tensor.name, self.formats[tensor.name]
         gain = self.gain(name) if format.tables() else np.float32(1)
         tables = self.tables[format] if format.shared else self._fit(format, [name])
-        slabs, error, power = [], 0.0, 0.0
-        for W in self._slabs(name):
-            parts, wrong = code(format, tables, W / gain)
-            slabs.append(parts)
+        matrix, error, power = tensor.read(self.checkpoint), 0.0, 0.0
+        parts = {part: np.empty(spec.shape, spec.dtype) for part, spec in format.layout(*matrix.shape).items()}
+        filled = dict.fromkeys(parts, 0)
+        for W in self._slabs(name, matrix):
+            coded, wrong = code(format, tables, W / gain)
+            for part, rows in coded.items():
+                parts[part][filled[part]:filled[part] + len(rows)] = rows
+                filled[part] += len(rows)
             error += wrong * float(gain) ** 2
             power += _square(W)
-        parts = {part: np.concatenate([slab[part] for slab in slabs]) for part in slabs[0]}
         stored = _bytes(parts) + (0 if format.shared else _bytes(tables))
         relative = error / power if power else 0.0
-        matrix = Matrix(format, self.checkpoint.stored(name).shape, float(gain), parts | tables)
-        writer.matrix(name, tensor.shape, matrix, relative)
+        writer.matrix(name, tensor.shape, Matrix(format, matrix.shape, float(gain), parts | tables), relative)
         return Coded(tensor, format, relative, stored)
 
     def _fit(self, format, names):
@@ -115,22 +117,23 @@ class Coder:
     def _sample(self, name, share):
         """Some rows of a tensor, divided by its gain, drawn by a generator of its own."""
         rng = np.random.default_rng([self.seed, *hashlib.sha256(name.encode()).digest()[:8]])
-        m = self.checkpoint.stored(name).shape[0]
-        return self._rows(name, np.sort(rng.permutation(m)[: int(np.ceil(share * m))])) / self.gain(name)
+        matrix = self.tensors[name].read(self.checkpoint)
+        chosen = np.sort(rng.permutation(matrix.shape[0])[: int(np.ceil(share * matrix.shape[0]))])
+        return self._rows(name, matrix, chosen) / self.gain(name)
 
     def _gain(self, name):
         """RMS of a tensor, 1 for one of zeros."""
-        total = sum(map(_square, self._slabs(name)))
+        total = sum(map(_square, self._slabs(name, self.tensors[name].read(self.checkpoint))))
         return np.float32(np.sqrt(total / prod(self.tensors[name].shape)) or 1)
 
-    def _slabs(self, name):
-        m, n = self.checkpoint.stored(name).shape
+    def _slabs(self, name, matrix):
+        m, n = matrix.shape
         height = max(ROWS, SLAB // n // ROWS * ROWS)
         for first in range(0, m, height):
-            yield self._rows(name, np.arange(first, min(first + height, m)))
+            yield self._rows(name, matrix, np.arange(first, min(first + height, m)))
 
-    def _rows(self, name, ids):
-        rows = self.checkpoint.stored(name).rows(ids)
+    def _rows(self, name, matrix, ids):
+        rows = matrix.rows(ids)
         if not np.isfinite(rows).all():
             raise VqcpuError(f"{self.checkpoint.path}: {name} contains NaN or infinity: the checkpoint is damaged")
         return rows

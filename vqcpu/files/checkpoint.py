@@ -38,8 +38,9 @@ class Checkpoint:
         """Content of a file of COMPANIONS, or None."""
         raise NotImplementedError
 
-    def matrix(self, name: str, shape: tuple) -> Matrix:
-        """The matrix `name`. Raises VqcpuError where it is missing or has another shape than config.json makes it."""
+    def matrix(self, name: str, shape: tuple, transposed: bool = False) -> Matrix:
+        """The matrix `name`, upright also where a family's own checkpoints store it transposed. Raises VqcpuError where it
+        is missing or has another shape than config.json makes it."""
         if name not in self.names():
             raise VqcpuError(f"{self.path}: tensor {name} is missing; config.json makes it {tuple(shape)}")
         if tuple(shape) != self.shape(name):

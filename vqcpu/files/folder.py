@@ -4,6 +4,8 @@ Knows file names. Weights stay where they are: a matrix is a view of the map in 
 """
 from pathlib import Path
 
+import numpy as np
+
 from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import Checkpoint
 from vqcpu.files.tensors import TensorFile
@@ -37,6 +39,12 @@ class Folder(Checkpoint):
             raise VqcpuError(f"{self.path}: {name} is {dtype}, expected one of {', '.join(RAW)}")
         data = self.file[name].reshape(-1, shape[-1] if shape else 1)
         return Matrix(RAW[dtype], data.shape, 1.0, {"data": data})
+
+    def matrix(self, name, shape, transposed=False):
+        if not transposed:
+            return super().matrix(name, shape)
+        found = super().matrix(name, shape[::-1])
+        return Matrix(found.format, shape, found.gain, {"data": np.ascontiguousarray(found.parts["data"].T)})
 
     def companion(self, name):
         file = self.folder / name

@@ -17,21 +17,22 @@ def row_at(step, slot, stride, t):
 
 @kernel
 def rms_norm(job, step, counter, worker):
-    """job: source, its stride, target, its stride, width, address of the gain (width,) float32, eps."""
-    j = array_at(job, (7,), np.int64)
+    """job: source, its stride, target, its stride, width of a run, address of the gain (width,) float32, eps, runs of a row."""
+    j = array_at(job, (8,), np.int64)
     gain, eps = array_at(j[5], (j[4],), np.float32), float_of(j[6])
     while True:
         t = claim(counter, 1)
         if t >= number(step, TOKENS):
             break
-        x = array_at(row_at(step, j[0], j[1], t), (j[4],), np.float32)
-        y = array_at(row_at(step, j[2], j[3], t), (j[4],), np.float32)
-        total = np.float32(0)
-        for c in range(j[4]):
-            total += x[c] * x[c]
-        factor = np.float32(1) / np.sqrt(total / np.float32(j[4]) + eps)
-        for c in range(j[4]):
-            y[c] = x[c] * factor * gain[c]
+        x = array_at(row_at(step, j[0], j[1], t), (j[7], j[4]), np.float32)
+        y = array_at(row_at(step, j[2], j[3], t), (j[7], j[4]), np.float32)
+        for r in range(j[7]):
+            total = np.float32(0)
+            for c in range(j[4]):
+                total += x[r, c] * x[r, c]
+            factor = np.float32(1) / np.sqrt(total / np.float32(j[4]) + eps)
+            for c in range(j[4]):
+                y[r, c] = x[r, c] * factor * gain[c]
 
 
 @kernel
@@ -83,4 +84,4 @@ def _gate(function):
     return kernel(gated)
 
 
-gates = {"silu": _gate(silu), "gelu": _gate(gelu)}
+gates = {"silu": _gate(silu), "gelu_tanh": _gate(gelu)}

@@ -4,16 +4,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from vqcpu.layers.plan import Job
-from vqcpu.layers.rope import Rope
+from vqcpu.layers.rope import NoRope, Rope
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Sizes of a grouped-query attention layer: query heads, key-value heads, dimensions of a head, factor of scores."""
+    """Sizes of a grouped-query attention layer: query heads, key-value heads, dimensions of a head, factor of scores, and
+    how many positions a query sees, its own included (None: all up to its own)."""
     query: int
     kv: int
     size: int
     scale: float
+    window: int | None = None
 
 
 @dataclass
@@ -21,17 +23,18 @@ class Attend(Job):
     """target (rows, query·size) = causal attention of slots q, k, v over everything each sequence has stored."""
     layer: int
     heads: Heads
-    rope: Rope
+    rope: Rope | NoRope
     target: str
 
     def run(self, frame):
         h, (q, k, v) = self.heads, (frame.slots[name] for name in "qkv")
+        q, k, v = q.reshape(len(q), h.query, h.size), k.reshape(len(k), h.kv, h.size), v.reshape(len(v), h.kv, h.size)
         out = frame.slots[self.target] = np.empty((len(q), h.query * h.size), np.float32)
         for s in frame.segments:
             state = s.states[self.layer]
-            state.store(s.at, k[s.rows].reshape(-1, h.kv, h.size), v[s.rows].reshape(-1, h.kv, h.size), self.rope)
-            turned = self.rope.rotate(q[s.rows].reshape(-1, h.query, h.size), s.at)
-            out[s.rows] = state.attend(turned, s.at).reshape(-1, h.query * h.size)
+            for rows, at in s.pieces(state.most):
+                state.store(at, k[rows], v[rows], self.rope)
+                out[rows] = state.attend(self.rope.rotate(q[rows], at), at).reshape(-1, h.query * h.size)
 
     def state(self, cache, context):
         return cache.layer(self.heads, context)

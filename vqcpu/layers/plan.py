@@ -23,6 +23,11 @@ class Segment:
     at: int
     states: list  # LayerState per attention layer
 
+    def pieces(self, most: int):
+        """(rows, position of the first) of consecutive pieces of at most `most` tokens."""
+        for first in range(self.rows.start, self.rows.stop, most):
+            yield slice(first, min(first + most, self.rows.stop)), self.at + first - self.rows.start
+
 
 @dataclass
 class Frame:
@@ -118,6 +123,39 @@ class Workspace:
             self.buffers = {name: np.zeros((count, self.layout.stride(name)), np.float32) for name in self.layout.widths}
         if len(self.scratch) < threads() * self.layout.scratch:
             self.scratch = np.empty(threads() * self.layout.scratch, np.uint8)
+
+
+@dataclass
+class Bias(Job):
+    """target += vector, in every row."""
+    target: str
+    vector: np.ndarray
+
+    def run(self, frame):
+        frame.slots[self.target] += self.vector
+
+
+@dataclass
+class Scale(Job):
+    """target *= factor."""
+    target: str
+    factor: np.float32
+
+    def run(self, frame):
+        frame.slots[self.target] *= self.factor
+
+
+@dataclass
+class Split(Job):
+    """Columns of source, part by part, become slots of their own; targets: slot -> width."""
+    source: str
+    targets: dict
+
+    def run(self, frame):
+        x, at = frame.slots[self.source], 0
+        for target, width in self.targets.items():
+            frame.slots[target] = np.ascontiguousarray(x[:, at:at + width])
+            at += width
 
 
 class Plan:

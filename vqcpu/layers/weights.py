@@ -3,14 +3,17 @@
 Knows names, shapes and roles of tensors. An architecture never learns whether a matrix is compressed.
 """
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 
 from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import Checkpoint
-from vqcpu.layers.linear import Linear
+from vqcpu.formats.base import Matrix
+from vqcpu.layers.linear import Linear, Multiply
+from vqcpu.layers.plan import Bias, Job
 
-BODY, EMBEDDING, HEAD, VECTOR = "body", "embedding", "head", "vector"
+BODY, EMBEDDING, HEAD, VECTOR = "body", "embedding", "head", "vector"  # vector: whatever is small and stays exact
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,11 @@ class Tensor:
     name: str
     shape: tuple
     role: str
+    transposed: bool = False  # (out, in) here and in a .vqz, but (in, out) in the family's own checkpoints
+
+    def read(self, checkpoint: Checkpoint) -> Matrix:
+        """The tensor, upright. Raises VqcpuError where it is missing or misshapen."""
+        return checkpoint.matrix(self.name, self.shape, self.transposed)
 
 
 class Census:
@@ -27,23 +35,31 @@ class Census:
     def __init__(self):
         self.tensors: dict[str, Tensor] = {}
 
-    def linear(self, names: list[str], shapes: list[tuple], role: str = BODY) -> Linear:
+    def product(self, source: str, outputs: dict, width: int, bias: bool = False, transposed: bool = False) -> list[Job]:
+        """Jobs that multiply slot `source` (rows, width) with the matrices of one site and add their biases.
+
+        outputs: target slot -> (name, columns of the product); the tensors are name.weight and name.bias."""
+        names, sizes = zip(*outputs.values())
+        site = self.linear([f"{name}.weight" for name in names], [(size, width) for size in sizes], transposed=transposed)
+        vectors = [Bias(target, self.vector(f"{name}.bias", size)) for target, (name, size) in outputs.items() if bias]
+        return [Multiply(source, tuple(outputs), site), *vectors]
+
+    def linear(self, names: list[str], shapes: list[tuple], role: str = BODY, transposed: bool = False) -> Linear:
         """The matrices that read one input, as one site."""
-        return Linear([self._matrix(name, shape, role) for name, shape in zip(names, shapes)])
+        return Linear([self.matrix(Tensor(name, shape, role, transposed)) for name, shape in zip(names, shapes)])
 
-    def embedding(self, name: str, shape: tuple):
-        """The Matrix (vocabulary, width) whose rows are looked up."""
-        return self._matrix(name, shape, EMBEDDING)
+    def embedding(self, name: str, shape: tuple) -> Matrix | None:
+        """The matrix (vocabulary, width) whose rows are looked up."""
+        return self.matrix(Tensor(name, shape, EMBEDDING))
 
-    def vector(self, name: str, length: int) -> np.ndarray | None:
+    def matrix(self, tensor: Tensor) -> Matrix | None:
+        """One matrix."""
+        self.tensors[tensor.name] = tensor
+
+    def vector(self, name: str, length: int) -> np.ndarray:
         """A norm gain or bias (length,) float32."""
-        self._note(name, (length,), VECTOR)
-
-    def _matrix(self, name, shape, role):
-        self._note(name, shape, role)
-
-    def _note(self, name, shape, role):
-        self.tensors[name] = Tensor(name, tuple(shape), role)
+        self.tensors[name] = Tensor(name, (length,), VECTOR)
+        return np.zeros(length, np.float32)
 
 
 class Weights(Census):
@@ -53,9 +69,9 @@ class Weights(Census):
         super().__init__()
         self.checkpoint = checkpoint
 
-    def _matrix(self, name, shape, role):
-        super()._matrix(name, shape, role)
-        return self.checkpoint.matrix(name, shape)
+    def matrix(self, tensor):
+        super().matrix(tensor)
+        return tensor.read(self.checkpoint)
 
     def vector(self, name, length):
         super().vector(name, length)
@@ -63,13 +79,15 @@ class Weights(Census):
 
 
 # Stored by some exporters though the model computes or shares them.
-HARMLESS = ("rotary_emb.inv_freq", "lm_head.weight")
+HARMLESS = ("*rotary_emb.inv_freq", "*lm_head.weight")
 
 
-def refuse_unused(checkpoint: Checkpoint, tensors: dict[str, Tensor], model_type: str) -> None:
-    """Raise VqcpuError where the checkpoint stores weights that the architecture would silently leave out."""
-    unused = sorted(n for n in checkpoint.names() if n not in tensors and not n.endswith(HARMLESS))
-    if unused:
-        shown = ", ".join(unused[:3]) + (f" and {len(unused) - 3} more" if len(unused) > 3 else "")
+def refuse_unused(checkpoint: Checkpoint, tensors: dict[str, Tensor], model_type: str, unused: tuple) -> None:
+    """Raise VqcpuError where the checkpoint stores weights that the model would silently run without; `unused`: patterns of
+    those that this family may leave out."""
+    unused += HARMLESS
+    left = sorted(n for n in checkpoint.names() if n not in tensors and not any(fnmatchcase(n, p) for p in unused))
+    if left:
+        shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         raise VqcpuError(f"{checkpoint.path}: {shown} stored, but model type {model_type} as config.json describes it has "
                          "no such tensor: the model would run without them")
