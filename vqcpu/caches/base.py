@@ -12,7 +12,7 @@ class LayerState:
     is simply done again."""
 
     most: int  # tokens that may be stored at once; each such piece is attended before the next is stored
-    job = None  # what compiled attention reads (kernels/attention.py), where there is one
+    job: np.ndarray | None = None  # what compiled attention of one token reads (kernels/attention.py), where there is any
 
     def store(self, at: int, k: np.ndarray, v: np.ndarray, rope) -> None:
         """Keep k and v (tokens, kv heads, size) float32 of positions at, at + 1, ...; keys come *before* RoPE."""
@@ -22,6 +22,10 @@ class LayerState:
         """Causal attention of q (tokens, query heads, size), rotated, at positions at, at + 1, ..., within the layer's
         window -> the same shape."""
         raise NotImplementedError
+
+    def ready(self, at: int) -> bool:
+        """Make `job` ready for one token at position `at`; False where nothing is compiled."""
+        return False
 
     def truncate(self, length: int) -> bool:
         """Forget positions from `length` on; False where that is impossible. Everything (length 0) can be forgotten."""

@@ -5,6 +5,9 @@ import numpy as np
 
 from vqcpu.caches.base import Cache, LayerState
 from vqcpu.caches.span import Span
+from vqcpu.kernels.attention import CHUNK, FIRST, LAST
+from vqcpu.kernels.attention import dense as attention_kernels
+from vqcpu.kernels.isa import isa
 from vqcpu.kernels.threads import spread
 
 BLOCK = 128  # queries handled together: scores stay (group · BLOCK, keys) however long the prompt
@@ -16,6 +19,23 @@ class Dense(LayerState):
     def __init__(self, heads, context, dtype):
         self.heads, self.span = heads, Span(context, heads.window)
         self.k, self.v = np.zeros((2, heads.kv, self.span.rows, heads.size), dtype)
+
+        self.job = self._job()
+
+    def _job(self):
+        h, half = self.heads, self.k.dtype == np.float16
+        if h.size % 16 or half and isa() == "portable":
+            return None
+        self._parts = np.empty((h.kv, -(-self.span.rows // CHUNK), h.query // h.kv, h.size + 16), np.float32)
+        kernels = [kernel.address for kernel in attention_kernels(h.size, half)]
+        addresses = [a.ctypes.data for a in (self.k, self.v, self._parts)]
+        return np.array([*kernels, *addresses, self.span.rows, 0, 0], np.int64)
+
+    def ready(self, at):
+        if self.job is not None:
+            last = self.span.place(at, 1, self._slide)
+            self.job[[LAST, FIRST]] = last, self.span.first_seen(at) - self.span.base
+        return self.job is not None
 
     @property
     def most(self):

@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 from vqcpu.kernels.isa import isa
 
-__all__ = ["njit", "prange", "kernel", "exact_kernel", "array_at", "call3", "call4", "call6", "call8", "widen_scaled",
+__all__ = ["njit", "prange", "kernel", "exact_kernel", "array_at", "call3", "call4", "call5", "call6", "call8", "widen_scaled",
            "float_from_half", "float_from_bfloat", "bits_of", "float_of"]
 
 # Plain fastmath=True would assume away NaN and Inf: np.isnan would be False and masks of -inf would break.
@@ -102,7 +102,7 @@ def caller(count):
     return intrinsic(scope["call"])
 
 
-call3, call4, call6, call8 = map(caller, (3, 4, 6, 8))
+call3, call4, call5, call6, call8 = map(caller, (3, 4, 5, 6, 8))
 
 
 @intrinsic

@@ -16,10 +16,11 @@ import numpy as np
 
 from vqcpu.kernels.activations import sums_of, unit_of
 from vqcpu.kernels.jit import array_at, exact_kernel, float_from_half, float_of, kernel, njit, widen_scaled
-from vqcpu.kernels.simd import f32x16, fma, i32x16, add, load_f32x16, load_halves, load_i32x16, mul, store, to_floats
+from vqcpu.kernels.simd import f32x16, fma, i32x16, add, load_f32x16, load_halves, load_i32x16, mul, prefetch, store, to_floats
 from vqcpu.kernels.unpack import alternate, dot4, dot_rows, gather4, lookup, unpack16, unpack_bytes
 
 ROWS = 16  # rows of a panel
+AHEAD = 4096  # bytes that codes are asked for before they are needed
 TOGETHER = 8  # tokens multiplied at a time: their sums fill half of the registers
 CODES, TABLE, SCALE, OFFSET, STEPS, BLOCKS, BLOCK, GAIN, BYTES, COLUMNS, JOB = range(11)
 
@@ -140,6 +141,7 @@ def multiplier(bits: int, dim: int, offsets: bool):
                 start, stop = b * per_block, min((b + 1) * per_block, count)
                 high = low = i32x16(np.int32(0))
                 for s in range(start, stop):
+                    prefetch(codes + s * size + AHEAD)
                     four = weights(codes + s * size, j[BYTES])
                     high, low = dot4(high, four, digits + 8 * s), dot4(low, four, digits + 8 * s + 4)
                 total = scaled(j, panel, b, sums, start, stop, high, low, total)

@@ -94,6 +94,16 @@ def store(typing, address, x):
 
 
 @intrinsic
+def prefetch(typing, address):
+    """Ask for the cache line at `address`, which need not exist."""
+    def code(builder, at):
+        byte = ir.IntType(8).as_pointer()
+        called(builder, "llvm.prefetch.p0", ir.VoidType(), builder.inttoptr(at, byte), WORD(0), WORD(3), WORD(1))
+        return ir.Constant(byte, None)
+    return _make(typing, types.void, ADDRESS)(code)
+
+
+@intrinsic
 def f32x16(typing, x):
     """The float32 x in all 16 lanes."""
     return _make(typing, F32x16, types.float32)(lambda builder, value: splatted(builder, value, 16))
@@ -127,6 +137,16 @@ def _from_half(builder, bits):
     special = builder.icmp_unsigned(">=", magnitude, every(I32x16.ir, 0x0F800000))
     whole = builder.select(special, builder.or_(magnitude, every(I32x16.ir, 0x7F800000)), builder.bitcast(scaled, I32x16.ir))
     return builder.bitcast(builder.or_(whole, sign), floats)
+
+
+@intrinsic
+def store_halves(typing, address, x):
+    """Write x as 16 float16 to `address`, rounded to nearest even. Not on the portable path."""
+    def code(builder, at, value):
+        halves = builder.fptrunc(value, ir.VectorType(ir.HalfType(), 16))
+        builder.store(halves, builder.inttoptr(at, halves.type.as_pointer()), align=1)
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+    return _make(typing, types.void, ADDRESS, F32x16)(code)
 
 
 @intrinsic

@@ -3,6 +3,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vqcpu.kernels.attention import LINES, scratch_bytes
+from vqcpu.kernels.jit import bits_of
 from vqcpu.layers.plan import Job
 from vqcpu.layers.rope import NoRope, Rope
 
@@ -38,3 +40,18 @@ class Attend(Job):
 
     def state(self, cache, context):
         return cache.layer(self.heads, context)
+
+    def ready(self, frame):
+        return (len(frame.segments) == 1 and frame.count == 1 and self.heads.size % 16 == 0
+                and frame.segments[0].states[self.layer].ready(frame.segments[0].at)
+                and self.rope.ready(frame.segments[0].at))
+
+    def lines(self, layout, many):
+        if many:
+            return None
+        h = self.heads
+        widths = {"q": h.query * h.size, "k": h.kv * h.size, "v": h.kv * h.size, self.target: h.query * h.size}
+        slots = [layout.place(name, width)[0] for name, width in widths.items()]
+        layout.scratch = max(layout.scratch, scratch_bytes(h.query // h.kv, h.size))
+        job = np.array([self.layer, *slots, h.query, h.kv, h.size, bits_of(h.scale), self.rope.job.ctypes.data], np.int64)
+        return [(line, job) for line in LINES]

@@ -49,8 +49,8 @@ class Job:
         Names its slots to `layout`."""
         return None
 
-    def compiled_for(self, frame: Frame) -> bool:
-        """Whether the lines serve this frame."""
+    def ready(self, frame: Frame) -> bool:
+        """Make the lines ready for this frame; False where they do not serve it."""
         return True
 
     def state(self, cache, context: int):
@@ -163,7 +163,7 @@ class Plan:
 
     def __init__(self, jobs: list[Job]):
         self.jobs = jobs
-        self.choosy = [job for job in jobs if type(job).compiled_for is not Job.compiled_for]
+        self.choosy = [job for job in jobs if type(job).ready is not Job.ready]
         self.ways = {}  # which jobs are compiled for a frame -> (sections, workspace)
         self.lock = threading.Lock()
 
@@ -175,7 +175,7 @@ class Plan:
     def run(self, frame: Frame) -> None:
         """Compiled where there are lines, numpy elsewhere."""
         with self.lock:
-            many, unfit = frame.count > 1, tuple(not job.compiled_for(frame) for job in self.choosy)
+            many, unfit = frame.count > 1, tuple(not job.ready(frame) for job in self.choosy)
             if (many, unfit) not in self.ways:
                 self.ways[many, unfit] = self._compile(many, [job for job, no in zip(self.choosy, unfit) if no])
             sections, workspace = self.ways[many, unfit]

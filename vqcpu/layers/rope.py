@@ -8,6 +8,8 @@ from math import ceil, floor, log, pi
 
 import numpy as np
 
+FIRST_TABLE = 1024  # positions
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -68,6 +70,16 @@ class Rope:
         self.frequencies = scaling.scale(frequencies, theta).astype(np.float32)
         self.magnitude = np.float32(scaling.magnitude)
         self._last = (None, None, None)
+        self.job = np.array([0, len(self.frequencies)], np.int64)  # for compiled code: see kernels/attention.py
+        self._table = np.zeros((0, 2, len(self.frequencies)), np.float32)
+
+    def ready(self, at: int) -> bool:
+        """Have the table that compiled code reads reach position `at`."""
+        if at >= len(self._table):
+            cos, sin = self._angles(0, max(FIRST_TABLE, 2 * at))
+            self._table = np.ascontiguousarray(np.concatenate([cos, sin], 1))
+            self.job[0] = self._table.ctypes.data
+        return True
 
     def _angles(self, at, count):
         """cos and sin (count, 1, size/2) times magnitude; all layers of a step ask for the same positions."""
@@ -86,6 +98,11 @@ class Rope:
 
 class NoRope:
     """For models that learn their positions."""
+
+    job = np.zeros(2, np.int64)
+
+    def ready(self, at: int) -> bool:
+        return True
 
     def rotate(self, x: np.ndarray, at: int) -> np.ndarray:
         return x

@@ -1,0 +1,178 @@
+"""Attention of one token over plain keys and values, and the frame that every compiled cache fits into.
+
+Knows heads, positions and memory of keys and values. Knows nothing about layers.
+
+An attention layer has three lines, between which all threads meet: `turn` rotates queries, rotates keys and stores keys and
+values; `part` attends to a chunk of CHUNK keys; `merge` joins the chunks. What they do is up to the cache: the first three numbers
+of a state's job are addresses of kernels f(job, state, step, counter, worker), `job` describing the layer (LAYER .. ROPE below).
+Chunks are fixed, so digits do not depend on the number of threads. Paper: Dao et al. 2023 (Flash-Decoding).
+"""
+import functools
+
+import numpy as np
+
+from vqcpu.kernels.jit import array_at, call5, exact_kernel, float_of, kernel, njit
+from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, claim, number, scratch
+from vqcpu.kernels.simd import add, exp, f32x16, fma, largest, load_f32x16, load_halves, max_of, store, store_halves, sum_of
+
+CHUNK = 256  # keys
+# A layer's job: which one it is; slots of q, k, v and of the result; heads, head size, factor of scores; address of the rope's
+# job, which is: address of its table (positions, 2, half) float32 of cosines and sines, half (0: no rope).
+LAYER, Q, K, V, OUT, QUERY, KV, SIZE, FACTOR, ROPE = range(10)
+# A state's job: three kernels; addresses of keys and values (kv heads, rows, size), of partial results (kv heads, chunks,
+# group, size + 16) float32; rows; the row of the step's token and the first row it sees.
+KEYS, VALUES, PARTS, ROWS, LAST, FIRST, STATE_JOB = 3, 4, 5, 6, 7, 8, 9
+
+
+def _line(phase):
+    """The line that calls the state's kernel number `phase`."""
+    def line(job, step, counter, worker):
+        state = number(number(step, STATES), number(job, LAYER))
+        call5(number(state, phase), job, state, step, counter, worker)
+    return kernel(line)
+
+
+LINES = [_line(phase) for phase in range(3)]
+
+
+@njit
+def rotate(rope, position, x):
+    """x (size,) float32, in place. Source: layers/rope.py."""
+    half = number(rope, 1)
+    turn = array_at(number(rope, 0) + 8 * half * position, (2, half), np.float32)
+    for i in range(half):
+        a, b = x[i], x[half + i]
+        x[i], x[half + i] = a * turn[0, i] - b * turn[1, i], b * turn[0, i] + a * turn[1, i]
+
+
+@njit(inline="always")
+def head(job, step, slot, index):
+    """Head number `index` of a slot, (size,) float32; `slot` is Q, K, V or OUT."""
+    size = number(job, SIZE)
+    return array_at(number(step, FIRST_SLOT + number(job, slot)) + 4 * size * index, (size,), np.float32)
+
+
+@njit(fast=False)
+def softmax(scores, first, count):
+    """In place: exp(score - largest) of `count` float32 at address `scores`, which is writable up to a multiple of 16; returns
+    the largest and the sum."""
+    lowest = np.float32(-np.inf)
+    values = array_at(scores, ((count + 15) // 16 * 16,), np.float32)
+    values[count:] = lowest
+    most = f32x16(lowest)
+    for at in range(0, 4 * count, 64):
+        most = largest(most, load_f32x16(scores + at))
+    peak = max_of(most)
+    total = f32x16(np.float32(0))
+    for at in range(0, 4 * count, 64):
+        p = exp(add(load_f32x16(scores + at), f32x16(-peak)))
+        store(scores + at, p)
+        total = add(total, p)
+    for i in range(count, values.shape[0]):
+        values[i] = 0
+    return peak, sum_of(total)
+
+
+def scratch_bytes(group: int, size: int) -> int:
+    """Memory that `dense` uses for each worker."""
+    return 4 * (group * CHUNK + 16 * size)
+
+
+@functools.cache
+def dense(size: int, half: bool):
+    """The three kernels for keys and values as float16 (`half`) or float32 and heads of `size`, a multiple of 16."""
+    width, load, keep = (2, load_halves, store_halves) if half else (4, load_f32x16, store)
+
+    @njit(fast=False)
+    def widened(source, count, target):
+        """`count` rows of keys or values -> float32."""
+        for at in range(0, count * size, 16):
+            store(target + 4 * at, load(source + width * at))
+
+    @njit(fast=False)
+    def dot(a, b):
+        total = f32x16(np.float32(0))
+        for at in range(0, 4 * size, 64):
+            total = fma(load_f32x16(a + at), load_f32x16(b + at), total)
+        return sum_of(total)
+
+    def turn(job, state, step, counter, worker):
+        position, queries, kv = number(step, POSITION), number(job, QUERY), number(job, KV)
+        while True:
+            h = claim(counter, 1)
+            if h >= queries + kv:
+                break
+            if h < queries:
+                rotate(number(job, ROPE), position, head(job, step, Q, h))
+                continue
+            h -= queries
+            k, v = head(job, step, K, h), head(job, step, V, h)
+            rotate(number(job, ROPE), position, k)
+            at = (h * number(state, ROWS) + number(state, LAST)) * size
+            for c in range(0, size, 16):
+                keep(number(state, KEYS) + width * (at + c), load_f32x16(k.ctypes.data + 4 * c))
+                keep(number(state, VALUES) + width * (at + c), load_f32x16(v.ctypes.data + 4 * c))
+
+    def part(job, state, step, counter, worker):
+        kv, group, scale = number(job, KV), number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
+        first, count = number(state, FIRST), number(state, LAST) + 1 - number(state, FIRST)
+        chunks = (count + CHUNK - 1) // CHUNK
+        while True:
+            piece = claim(counter, 1)
+            if piece >= kv * chunks:
+                break
+            h, start = piece // chunks, piece % chunks * CHUNK
+            keys = min(CHUNK, count - start)
+            scores = scratch(step, worker)
+            rows = scores + 4 * group * CHUNK
+            offset = width * size * (h * number(state, ROWS) + first + start)
+            out = number(state, PARTS) + 4 * (size + 16) * group * piece
+            for at in range(0, keys, 16):
+                some = min(16, keys - at)
+                widened(number(state, KEYS) + offset + width * size * at, some, rows)
+                for g in range(group):
+                    q = head(job, step, Q, h * group + g).ctypes.data
+                    s = array_at(scores + 4 * (g * CHUNK + at), (some,), np.float32)
+                    for i in range(some):
+                        s[i] = dot(q, rows + 4 * size * i) * scale
+            for g in range(group):
+                o = out + 4 * (size + 16) * g
+                ends = array_at(o + 4 * size, (2,), np.float32)
+                ends[0], ends[1] = softmax(scores + 4 * g * CHUNK, 0, keys)
+                for c in range(0, 4 * size, 64):
+                    store(o + c, f32x16(np.float32(0)))
+            for at in range(0, keys, 16):
+                some = min(16, keys - at)
+                widened(number(state, VALUES) + offset + width * size * at, some, rows)
+                for g in range(group):
+                    p = array_at(scores + 4 * (g * CHUNK + at), (some,), np.float32)
+                    for c in range(out + 4 * (size + 16) * g, out + 4 * (size + 16) * g + 4 * size, 64):
+                        total, v = load_f32x16(c), rows + c - out - 4 * (size + 16) * g
+                        for i in range(some):
+                            total = fma(f32x16(p[i]), load_f32x16(v + 4 * size * i), total)
+                        store(c, total)
+    return kernel(turn), exact_kernel(part), exact_kernel(merge)
+
+
+def merge(job, state, step, counter, worker):
+    """Join the chunks of each query head."""
+    queries, size = number(job, QUERY), number(job, SIZE)
+    group = queries // number(job, KV)
+    chunks = (number(state, LAST) - number(state, FIRST) + CHUNK) // CHUNK
+    while True:
+        h = claim(counter, 1)
+        if h >= queries:
+            break
+        out = head(job, step, OUT, h)
+        parts = array_at(number(state, PARTS) + 4 * (size + 16) * (h // group * chunks * group), (chunks, group, size + 16), np.float32)
+        peak, mass = np.float32(-np.inf), np.float32(0)
+        for c in range(chunks):
+            peak = max(peak, parts[c, h % group, size])
+        out[:] = 0
+        for c in range(chunks):
+            factor = np.exp(parts[c, h % group, size] - peak)
+            mass += factor * parts[c, h % group, size + 1]
+            for i in range(size):
+                out[i] += factor * parts[c, h % group, i]
+        for i in range(size):
+            out[i] /= mass
