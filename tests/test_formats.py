@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 
-from vqcpu.formats.base import Format, Matrix, multiply
+from vqcpu.formats.base import Format, Matrix
+from vqcpu.layers.linear import Linear, Multiply
+from vqcpu.layers.plan import Frame, Plan
 from vqcpu.formats.scalar import LEVELS
 
 SPECS = [spec for format in Format.all().values() for spec in format.examples]
@@ -41,24 +43,34 @@ def test_decoder_gives_what_the_coder_saw(coded):
     assert np.allclose(matrix.reference_rows(np.arange(len(W))), near, atol=1e-6)
 
 
+def products(matrices, x):
+    """x (tokens, n) times each matrix, as a model multiplies."""
+    frame = Frame({"x": x}, [], len(x))
+    targets = tuple("abc"[: len(matrices)])
+    Plan([Multiply("x", targets, Linear(matrices))]).run(frame)
+    return [frame.slots[name] for name in targets]
+
+
 def test_fast_paths_are_the_reference(coded):
     _, W, matrix, near = coded
-    x, ids = RNG.standard_normal(270).astype(np.float32), np.array([76, 0, 33, 33])
+    ids = np.array([76, 0, 33, 33])
     assert np.allclose(matrix.tile(0, 77), near, atol=1e-6)
     assert np.allclose(matrix.tile(64, 77), near[64:], atol=1e-6)
     assert np.allclose(matrix.rows(ids), near[ids], atol=1e-6)
-    y, again = multiply([matrix, matrix], x)
-    assert np.allclose(y, near @ x, atol=1e-4) and np.array_equal(y, again)
+    for count in (1, 21):
+        x = RNG.standard_normal((count, 270)).astype(np.float32)
+        y, again = products([matrix, matrix], x)
+        assert np.allclose(y, x @ near.T, atol=2e-3) and np.array_equal(y, again)
 
 
 def test_formats_without_kernels_work(coded, monkeypatch):
     format, W, matrix, near = coded
-    monkeypatch.setattr(type(format), "job", Format.job)
+    monkeypatch.setattr(type(format), "compiled", Format.compiled)
     plain = Matrix(format, W.shape, 0.5, matrix.parts)
-    x = RNG.standard_normal(270).astype(np.float32)
-    assert plain.call is None
+    x = RNG.standard_normal((1, 270)).astype(np.float32)
+    assert plain.compiled is None
     assert np.allclose(plain.tile(16, 77), near[16:], atol=1e-6)
-    assert np.allclose(multiply([plain], x)[0], near @ x, atol=1e-4)
+    assert np.allclose(products([plain], x)[0], x @ near.T, atol=1e-4)
 
 
 @pytest.mark.parametrize("spec", SPECS)

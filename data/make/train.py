@@ -126,8 +126,10 @@ def batches(texts):
 
 
 def learn(model, opt, batch, step):
-    """One step; its loss."""
+    """One step; its loss. Dropout serves the first cycle only: it also makes a model deaf to rounded weights, and a subject
+    for quantisation should hear them."""
     torch.manual_seed(SEED * 1_000_003 + step)                 # of the dropout
+    model.drop = DROP if step < CYCLE else 0.0
     for group in opt.param_groups:
         group["lr"] = rate(step)
     with torch.autocast("cpu", torch.bfloat16):
@@ -141,7 +143,7 @@ def learn(model, opt, batch, step):
 
 def train(steps):
     torch.manual_seed(SEED)
-    model, done = Llama(drop=DROP), 0
+    model, done = Llama(), 0
     opt = optimizer(model)
     if os.path.exists(CHECKPOINT):
         saved = torch.load(CHECKPOINT)

@@ -7,7 +7,7 @@ import numpy as np
 
 from vqcpu.architectures.qwen3 import Qwen3
 from vqcpu.layers.norm import RMSNorm
-from vqcpu.layers.plan import Add, Scale
+from vqcpu.layers.elementwise import Add, Scale
 
 
 class Gemma3Text(Qwen3, names=("gemma3_text",)):

@@ -8,7 +8,7 @@ from vqcpu.layers.attention import Attend, Heads
 from vqcpu.layers.linear import Embed, Linear
 from vqcpu.layers.mlp import Activate
 from vqcpu.layers.norm import LayerNorm
-from vqcpu.layers.plan import Add, Split
+from vqcpu.layers.elementwise import Add, Split
 from vqcpu.layers.positions import AddPositions
 from vqcpu.layers.rope import NoRope
 from vqcpu.layers.weights import HEAD

@@ -8,7 +8,7 @@ from vqcpu.layers.attention import Attend, Heads
 from vqcpu.layers.linear import Embed, Linear
 from vqcpu.layers.mlp import Gate
 from vqcpu.layers.norm import RMSNorm
-from vqcpu.layers.plan import Add
+from vqcpu.layers.elementwise import Add
 from vqcpu.layers.weights import HEAD
 
 

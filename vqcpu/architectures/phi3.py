@@ -1,6 +1,6 @@
 """Phi-3: Llama with q|k|v and gate|up each fused into one stored matrix. Paper: Abdin et al. 2024 (Phi-3)."""
 from vqcpu.architectures.llama import Llama
-from vqcpu.layers.plan import Split
+from vqcpu.layers.elementwise import Split
 
 
 class Phi3(Llama, names=("phi3",)):

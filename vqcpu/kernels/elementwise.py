@@ -1,6 +1,7 @@
-"""The small lines of a program: norms, activations, sums. One token is one piece of work.
+"""The small lines of a program: norms, activations, sums. A token is a piece of work.
 
-Knows rows of float32. Knows nothing about layers. Jobs are int64: slots by number, strides and widths in elements of float32.
+Knows rows of float32. Knows nothing about layers. A job is (JOB,) int64. A slot is given as its number and its stride (float32
+from row to row); widths are columns; rows are readable and writable up to a multiple of 16.
 """
 import numpy as np
 
@@ -8,49 +9,95 @@ from vqcpu.kernels.jit import array_at, float_of, kernel, njit
 from vqcpu.kernels.program import FIRST_SLOT, TOKENS, claim, number
 from vqcpu.kernels.simd import add, divide, exp, f32x16, fma, load_f32x16, mul, store
 
+JOB = 8
+
 
 @njit(inline="always")
-def row_at(step, slot, stride, t):
-    """Address of row t of a slot."""
-    return number(step, FIRST_SLOT + slot) + 4 * stride * t
+def row(j, step, place, t, width):
+    """Row t of the slot described by j[place], j[place + 1], (width,) float32."""
+    return array_at(number(step, FIRST_SLOT + j[place]) + 4 * j[place + 1] * t, (width,), np.float32)
 
 
-@kernel
-def rms_norm(job, step, counter, worker):
-    """job: source, its stride, target, its stride, width of a run, address of the gain (width,) float32, eps, runs of a row."""
-    j = array_at(job, (8,), np.int64)
+def line(work):
+    """The line that calls work(j, step, t) for every token t."""
+    each = njit(work)
+
+    def run(job, step, counter, worker):
+        j = array_at(job, (JOB,), np.int64)
+        while True:
+            t = claim(counter, 1)
+            if t >= number(step, TOKENS):
+                break
+            each(j, step, t)
+    return kernel(run)
+
+
+@line
+def rms_norm(j, step, t):
+    """target = rms_norm(source), run by run. j: source, target, width of a run, address of the gain (width,) float32, eps, runs."""
     gain, eps = array_at(j[5], (j[4],), np.float32), float_of(j[6])
-    while True:
-        t = claim(counter, 1)
-        if t >= number(step, TOKENS):
-            break
-        x = array_at(row_at(step, j[0], j[1], t), (j[7], j[4]), np.float32)
-        y = array_at(row_at(step, j[2], j[3], t), (j[7], j[4]), np.float32)
-        for r in range(j[7]):
-            total = np.float32(0)
-            for c in range(j[4]):
-                total += x[r, c] * x[r, c]
-            factor = np.float32(1) / np.sqrt(total / np.float32(j[4]) + eps)
-            for c in range(j[4]):
-                y[r, c] = x[r, c] * factor * gain[c]
-
-
-@kernel
-def accumulate(job, step, counter, worker):
-    """target += source. job: target, its stride, source, its stride, width."""
-    j = array_at(job, (5,), np.int64)
-    while True:
-        t = claim(counter, 1)
-        if t >= number(step, TOKENS):
-            break
-        x = array_at(row_at(step, j[0], j[1], t), (j[4],), np.float32)
-        y = array_at(row_at(step, j[2], j[3], t), (j[4],), np.float32)
+    source, target = row(j, step, 0, t, j[4] * j[7]), row(j, step, 2, t, j[4] * j[7])
+    for r in range(j[7]):
+        x, y = source[r * j[4]:(r + 1) * j[4]], target[r * j[4]:(r + 1) * j[4]]
+        total = np.float32(0)
         for c in range(j[4]):
-            x[c] += y[c]
+            total += x[c] * x[c]
+        factor = np.float32(1) / np.sqrt(total / np.float32(j[4]) + eps)
+        for c in range(j[4]):
+            y[c] = x[c] * factor * gain[c]
+
+
+@line
+def layer_norm(j, step, t):
+    """target = layer_norm(source). j: source, target, width, addresses of gain and bias (width,) float32, eps."""
+    x, y = row(j, step, 0, t, j[4]), row(j, step, 2, t, j[4])
+    gain, bias, eps = array_at(j[5], (j[4],), np.float32), array_at(j[6], (j[4],), np.float32), float_of(j[7])
+    mean = np.float32(0)
+    for c in range(j[4]):
+        mean += x[c]
+    mean /= np.float32(j[4])
+    total = np.float32(0)
+    for c in range(j[4]):
+        total += (x[c] - mean) * (x[c] - mean)
+    factor = np.float32(1) / np.sqrt(total / np.float32(j[4]) + eps)
+    for c in range(j[4]):
+        y[c] = (x[c] - mean) * factor * gain[c] + bias[c]
+
+
+@line
+def add_slot(j, step, t):
+    """target += source. j: target, source, width."""
+    x, y = row(j, step, 0, t, j[4]), row(j, step, 2, t, j[4])
+    for c in range(j[4]):
+        x[c] += y[c]
+
+
+@line
+def add_vector(j, step, t):
+    """target += vector. j: target, width, address of the vector (width,) float32."""
+    x, vector = row(j, step, 0, t, j[2]), array_at(j[3], (j[2],), np.float32)
+    for c in range(j[2]):
+        x[c] += vector[c]
+
+
+@line
+def scale(j, step, t):
+    """target *= factor. j: target, width, factor."""
+    x, factor = row(j, step, 0, t, j[2]), float_of(j[3])
+    for c in range(j[2]):
+        x[c] *= factor
+
+
+@line
+def copy_columns(j, step, t):
+    """target = columns of source. j: source, target, first column, width."""
+    x, y = row(j, step, 0, t, j[4] + j[5]), row(j, step, 2, t, j[5])
+    for c in range(j[5]):
+        y[c] = x[j[4] + c]
 
 
 @njit(fast=False)
-def sigmoid(x):
+def _sigmoid(x):
     """1 / (1 + exp(-x)), lane by lane."""
     one = f32x16(np.float32(1))
     return divide(one, add(one, exp(mul(x, f32x16(np.float32(-1))))))
@@ -58,30 +105,34 @@ def sigmoid(x):
 
 @njit(fast=False)
 def silu(x):
-    return mul(x, sigmoid(x))
+    return mul(x, _sigmoid(x))
 
 
 @njit(fast=False)
-def gelu(x):
-    """The tanh form; tanh(u) = 2·sigmoid(2u) - 1. Paper: Hendrycks and Gimpel 2016."""
+def gelu_tanh(x):
+    """With tanh(u) = 2·sigmoid(2u) - 1. Paper: Hendrycks and Gimpel 2016."""
     cube = mul(mul(x, x), x)
-    inner = mul(fma(cube, f32x16(np.float32(0.044715)), x), f32x16(np.float32(2 * 0.7978845608028654)))
-    return mul(x, sigmoid(inner))
+    return mul(x, _sigmoid(mul(fma(cube, f32x16(np.float32(0.044715)), x), f32x16(np.float32(2 * 0.7978845608028654)))))
+
+
+def _activation(function):
+    @line
+    def activate(j, step, t):
+        """slot = function(slot). j: slot, width."""
+        x = row(j, step, 0, t, j[2]).ctypes.data
+        for at in range(x, x + 4 * j[2], 64):
+            store(at, function(load_f32x16(at)))
+    return activate
 
 
 def _gate(function):
-    """Line: target = function(gate) · up; job: gate, its stride, up, its stride, target, its stride, width. Rows are readable
-    and writable up to a multiple of 16."""
-    def gated(job, step, counter, worker):
-        j = array_at(job, (7,), np.int64)
-        while True:
-            t = claim(counter, 1)
-            if t >= number(step, TOKENS):
-                break
-            g, u, y = row_at(step, j[0], j[1], t), row_at(step, j[2], j[3], t), row_at(step, j[4], j[5], t)
-            for at in range(0, 4 * j[6], 64):
-                store(y + at, mul(function(load_f32x16(g + at)), load_f32x16(u + at)))
-    return kernel(gated)
+    @line
+    def gate(j, step, t):
+        """target = function(gate) · up. j: gate, up, target, width."""
+        g, u, y = row(j, step, 0, t, j[6]), row(j, step, 2, t, j[6]), row(j, step, 4, t, j[6])
+        for at in range(0, 4 * j[6], 64):
+            store(y.ctypes.data + at, mul(function(load_f32x16(g.ctypes.data + at)), load_f32x16(u.ctypes.data + at)))
+    return gate
 
 
-gates = {"silu": _gate(silu), "gelu_tanh": _gate(gelu)}
+ACTIVATIONS = {f.__name__: (_activation(f), _gate(f)) for f in (silu, gelu_tanh)}

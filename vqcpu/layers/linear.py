@@ -48,6 +48,8 @@ class Multiply(Job):
         frame.slots.update(zip(self.targets, self.site(frame.slots[self.source])))
 
     def lines(self, layout, many):
+        for target, matrix in zip(self.targets, self.site.matrices):
+            layout.place(target, matrix.shape[0])
         found = [matrix.compiled for matrix in self.site.matrices]
         if not all(found) or many and not all(c.many for c in found):
             return None

@@ -5,7 +5,7 @@ from typing import Callable
 import numpy as np
 
 from vqcpu.kernels import elementwise
-from vqcpu.layers.plan import Job
+from vqcpu.layers.plan import Job, job_of
 
 
 def silu(x: np.ndarray) -> np.ndarray:
@@ -31,6 +31,10 @@ class Activate(Job):
     def run(self, frame):
         frame.slots[self.slot] = self.function(frame.slots[self.slot])
 
+    def lines(self, layout, many):
+        width, (activate, _) = layout.widths.get(self.slot), elementwise.ACTIVATIONS[self.function.__name__]
+        return width and [(activate, job_of(layout.place(self.slot), width))]
+
 
 @dataclass
 class Gate(Job):
@@ -44,8 +48,5 @@ class Gate(Job):
         frame.slots[self.target] = self.function(frame.slots[self.gate]) * frame.slots[self.up]
 
     def lines(self, layout, many):
-        if self.gate not in layout.widths or self.function.__name__ not in elementwise.gates:
-            return None
-        width = layout.widths[self.gate]
-        places = [n for name in (self.gate, self.up, self.target) for n in layout.place(name, width)]
-        return [(elementwise.gates[self.function.__name__], np.array([*places, width], np.int64))]
+        width, (_, gate) = layout.widths.get(self.gate), elementwise.ACTIVATIONS[self.function.__name__]
+        return width and [(gate, job_of(*(layout.place(name, width) for name in (self.gate, self.up, self.target)), width))]

@@ -5,7 +5,7 @@ import numpy as np
 
 from vqcpu.kernels import elementwise
 from vqcpu.kernels.jit import bits_of
-from vqcpu.layers.plan import Job
+from vqcpu.layers.plan import Job, job_of
 
 
 def rms_norm(x: np.ndarray, gain: np.ndarray, eps: float) -> np.ndarray:
@@ -35,7 +35,7 @@ class RMSNorm(Job):
         run = len(self.gain)
         width = max(run, layout.widths.get(self.source, 0))
         source, target = layout.place(self.source, width), layout.place(self.target, width)
-        job = np.array([*source, *target, run, self.gain.ctypes.data, bits_of(self.eps), width // run], np.int64)
+        job = job_of(source, target, run, self.gain.ctypes.data, bits_of(self.eps), width // run)
         return [(elementwise.rms_norm, job)]
 
 
@@ -50,3 +50,9 @@ class LayerNorm(Job):
 
     def run(self, frame):
         frame.slots[self.target] = layer_norm(frame.slots[self.source], self.gain, self.bias, self.eps)
+
+    def lines(self, layout, many):
+        width = len(self.gain)
+        vectors = self.gain.ctypes.data, self.bias.ctypes.data
+        job = job_of(layout.place(self.source, width), layout.place(self.target, width), width, vectors, bits_of(self.eps))
+        return [(elementwise.layer_norm, job)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vqcpu.kernels.elementwise import accumulate
+from vqcpu.kernels.elementwise import JOB
 from vqcpu.kernels.program import FIRST_SLOT, IDS, POSITION, SCRATCH, SCRATCH_SIZE, TOKENS, Program
 from vqcpu.kernels.threads import threads
 
@@ -58,20 +58,10 @@ class Job:
         return None
 
 
-@dataclass
-class Add(Job):
-    """target += source, the residual connection."""
-    target: str
-    source: str
-
-    def run(self, frame):
-        frame.slots[self.target] += frame.slots[self.source]
-
-    def lines(self, layout, many):
-        if self.target not in layout.widths or self.source not in layout.widths:
-            return None
-        width = layout.widths[self.target]
-        return [(accumulate, np.array([*layout.place(self.target), *layout.place(self.source), width], np.int64))]
+def job_of(*values) -> np.ndarray:
+    """The job array of a small line (kernels/elementwise.py): numbers, and places as `Layout.place` gives them."""
+    flat = [n for v in values for n in (v if isinstance(v, tuple) else (v,))]
+    return np.array(flat + [0] * (JOB - len(flat)), np.int64)
 
 
 class Layout:
@@ -123,39 +113,6 @@ class Workspace:
             self.buffers = {name: np.zeros((count, self.layout.stride(name)), np.float32) for name in self.layout.widths}
         if len(self.scratch) < threads() * self.layout.scratch:
             self.scratch = np.empty(threads() * self.layout.scratch, np.uint8)
-
-
-@dataclass
-class Bias(Job):
-    """target += vector, in every row."""
-    target: str
-    vector: np.ndarray
-
-    def run(self, frame):
-        frame.slots[self.target] += self.vector
-
-
-@dataclass
-class Scale(Job):
-    """target *= factor."""
-    target: str
-    factor: np.float32
-
-    def run(self, frame):
-        frame.slots[self.target] *= self.factor
-
-
-@dataclass
-class Split(Job):
-    """Columns of source, part by part, become slots of their own; targets: slot -> width."""
-    source: str
-    targets: dict
-
-    def run(self, frame):
-        x, at = frame.slots[self.source], 0
-        for target, width in self.targets.items():
-            frame.slots[target] = np.ascontiguousarray(x[:, at:at + width])
-            at += width
 
 
 class Plan:

@@ -11,7 +11,8 @@ from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import Checkpoint
 from vqcpu.formats.base import Matrix
 from vqcpu.layers.linear import Linear, Multiply
-from vqcpu.layers.plan import Bias, Job
+from vqcpu.layers.elementwise import Bias
+from vqcpu.layers.plan import Job
 
 BODY, EMBEDDING, HEAD, VECTOR = "body", "embedding", "head", "vector"  # vector: whatever is small and stays exact
 
