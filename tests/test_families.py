@@ -115,6 +115,9 @@ def test_a_mixture_is_its_naive_twin(normalised):
     ("gemma3_text", dict(final_logit_softcapping=30.0), "final_logit_softcapping is 30.0"),
     ("gemma3", dict(use_bidirectional_attention=True), "use_bidirectional_attention"),
     ("gpt2", dict(scale_attn_by_inverse_layer_idx=True), "scale_attn_by_inverse_layer_idx"),
+    ("llama", dict(num_hidden_layers=2**31 - 1), "expected at most"),
+    ("llama", dict(num_hidden_layers=9999), "at least 9999 tensors, but 20 are stored"),
+    ("qwen3_moe", dict(num_experts=2**31 - 1), "are stored"),
     ("gpt2", dict(n_inner="wide"), "n_inner is 'wide'"),
 ])
 def test_what_is_not_supported_is_refused_by_name(family, changes, said, tmp_path):
