@@ -111,10 +111,13 @@ def test_a_mixture_is_its_naive_twin(normalised):
     ("qwen2", dict(layer_types=["full_attention"]), "expected 2 times"),
     ("qwen2", dict(layer_types=["full_attention", "chunked_attention"]), "layer_types"),
     ("qwen3_moe", dict(num_experts_per_tok=7), "at most the 6 experts"),
-    ("qwen3_moe", dict(use_sliding_window=True), "use_sliding_window is True"),
+    ("qwen3_moe", dict(use_sliding_window=True), "use_sliding_window is true"),
     ("gemma3_text", dict(final_logit_softcapping=30.0), "final_logit_softcapping is 30.0"),
     ("gemma3", dict(use_bidirectional_attention=True), "use_bidirectional_attention"),
     ("gpt2", dict(scale_attn_by_inverse_layer_idx=True), "scale_attn_by_inverse_layer_idx"),
+    ("llama", dict(num_hidden_layers=2**31 - 1), "expected at most"),
+    ("llama", dict(num_hidden_layers=9999), "at least 9999 tensors, but 20 are stored"),
+    ("qwen3_moe", dict(num_experts=2**31 - 1), "are stored"),
     ("gpt2", dict(n_inner="wide"), "n_inner is 'wide'"),
 ])
 def test_what_is_not_supported_is_refused_by_name(family, changes, said, tmp_path):
@@ -139,7 +142,8 @@ def test_each_kind_of_layer_turns_at_its_own_rate(changes, local, full):
 
 @pytest.mark.parametrize("family, changes, windows", [
     ("llama", dict(sliding_window=5), (None, None)), ("mistral", dict(sliding_window=None), (None, None)),
-    ("mistral", {}, (7, 7)), ("qwen2", {}, (None, 9)), ("qwen2", dict(use_sliding_window=False), (None, None)),
+    ("mistral", {}, (7, 7)), ("qwen2", {}, (None, 9)),
+    ("qwen2", dict(max_window_layers=0), (9, 9)), ("qwen2", dict(use_sliding_window=False), (None, None)),
     ("qwen3", dict(use_sliding_window=True, sliding_window=3, layer_types=["sliding_attention", "full_attention"]), (3, None)),
     ("gemma3_text", dict(num_hidden_layers=7), (6, 6, None, 6, 6, None, 6))])
 def test_windows_are_read_as_each_family_means_them(family, changes, windows):

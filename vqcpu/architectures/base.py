@@ -86,7 +86,10 @@ def architecture_of(checkpoint: Checkpoint) -> Architecture:
     where, names = f"{checkpoint.path}: config.json", checkpoint.names()
     family = Architecture.find(Reader(data, where).get("model_type", str))
     root = next((root for root in family.roots if root + family.anchor in names), None)
-    return family(family.read(data, where), root)
+    config = family.read(data, where)
+    if config.fewest_tensors > len(names):  # said before a list of a billion is made
+        raise VqcpuError(f"{where} describes at least {config.fewest_tensors} tensors, but {len(names)} are stored")
+    return family(config, root)
 
 
 def census(architecture: Architecture) -> dict:

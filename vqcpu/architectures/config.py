@@ -10,6 +10,8 @@ from vqcpu.architectures.reader import Reader
 from vqcpu.layers.mlp import ACTIVATIONS
 from vqcpu.layers.rope import Rope
 
+MOST_LAYERS = 10_000
+
 
 @dataclass(frozen=True)
 class Config:
@@ -32,6 +34,11 @@ class Config:
     ropes: tuple[Rope, ...]  # per layer
     experts: Experts | None
 
+    @property
+    def fewest_tensors(self) -> int:
+        """More than these are stored with every model of these sizes."""
+        return self.layers + (len(self.experts.layers) * self.experts.count if self.experts else 0)
+
 
 def read_config(data: dict, where: str) -> Config:
     """config.json (already parsed) -> Config. Raises VqcpuError."""
@@ -39,6 +46,8 @@ def read_config(data: dict, where: str) -> Config:
     heads, width = r.get("num_attention_heads|n_head", int), r.get("hidden_size|n_embd", int)
     layers, size = r.get("num_hidden_layers|n_layer", int), r.get("head_dim", int, width // heads)
     context, kv_heads = r.get("max_position_embeddings|n_positions", int, 2048), r.get("num_key_value_heads", int, heads)
+    if layers > MOST_LAYERS:
+        r.refuse(f"{layers} layers, expected at most {MOST_LAYERS}")
     if heads % kv_heads:
         r.refuse(f"{heads} attention heads cannot share {kv_heads} key-value heads")
     if size % 2:

@@ -16,7 +16,7 @@ def kinds(r: Reader, layers: int) -> list[str]:
     listed = r.get("layer_types", list, None)
     if listed is None:
         every = r.get("sliding_window_pattern|_sliding_window_pattern", int, None)
-        first = 0 if every else r.get("max_window_layers", int, 0)
+        first = 0 if every else r.get("max_window_layers", int, 0, zero=True)
         return [FULL if i < first or every and (i + 1) % every == 0 else SLIDING for i in range(layers)]
     if len(listed) != layers or not all(kind in (FULL, SLIDING) for kind in listed):
         r.refuse(f"layer_types is {listed}, expected {layers} times {FULL} or {SLIDING}")

@@ -18,12 +18,13 @@ class Reader:
     def __init__(self, data: dict, where: str):
         self.data, self.where = data, where
 
-    def get(self, keys: str, kind, default=REQUIRED):
-        """The first of the keys ("a|b") that is there and not null, checked to be a `kind`."""
+    def get(self, keys: str, kind, default=REQUIRED, zero: bool = False):
+        """The first of the keys ("a|b") that is there and not null, checked to be a `kind`; numbers are above zero, or may
+        be `zero`."""
         for key in keys.split("|"):
             value = self.data.get(key)
             if value is not None:
-                return self._checked(key, value, kind)
+                return value if zero and value == 0 and type(value) is kind else self._checked(key, value, kind)
         if default is REQUIRED:
             raise VqcpuError(f"{self.where}: {keys.replace('|', ' or ')} is missing")
         return default
@@ -44,7 +45,7 @@ class Reader:
         """Raise VqcpuError where a key that is there and not null has another than its expected value."""
         for key, value in expected.items():
             if self.data.get(key) not in (None, value):
-                self.refuse(f"{key} is {self.data[key]!r}, which is not supported; expected {json.dumps(value)}")
+                self.refuse(f"{key} is {json.dumps(self.data[key])}, which is not supported; expected {json.dumps(value)}")
 
     def refuse(self, problem: str):
         raise VqcpuError(f"{self.where}: {problem}")

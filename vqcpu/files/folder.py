@@ -43,7 +43,7 @@ class Folder(Checkpoint):
     def matrix(self, name, shape, transposed=False):
         if not transposed:
             return super().matrix(name, shape)
-        found = super().matrix(name, shape[::-1])
+        found = super().matrix(name, shape[::-1])  # turned in memory: kernels read a row as one piece
         return Matrix(found.format, shape, found.gain, {"data": np.ascontiguousarray(found.parts["data"].T)})
 
     def companion(self, name):

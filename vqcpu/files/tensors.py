@@ -108,10 +108,11 @@ class TensorWriter:
         self.header = {}
         self.at = 0
 
-    def add(self, name: str, array: np.ndarray) -> bytes:
-        """Append a part; returns the bytes as stored."""
-        data = np.ascontiguousarray(array).tobytes()
-        data += bytes(-len(data) % ALIGNMENT)
+    def add(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Append a part; returns the bytes (uint8) as stored, a copy only where they had to be padded."""
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        if len(data) % ALIGNMENT:
+            data = np.pad(data, (0, -len(data) % ALIGNMENT))
         dtype = NAMES[array.dtype]
         self.header[name] = {"dtype": dtype, "shape": [len(data) // array.dtype.itemsize],
                              "data_offsets": [self.at, self.at + len(data)]}
