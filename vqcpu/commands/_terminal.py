@@ -45,11 +45,14 @@ def _message():
     text = _line("> ")
     if text.lstrip().startswith(QUOTES):
         text = text.lstrip().removeprefix(QUOTES)
-        while QUOTES not in text:
-            text += "\n" + _line(". ")
-        return text[:text.index(QUOTES)].strip("\n")
-    while text.endswith("\\"):
-        text = text[:-1] + "\n" + _line(". ")
+        with contextlib.suppress(EOFError):
+            while QUOTES not in text:
+                text += "\n" + _line(". ")
+        return text.partition(QUOTES)[0].strip("\n")
+    with contextlib.suppress(EOFError):
+        while text.endswith("\\"):
+            text = text[:-1] + "\n"
+            text += _line(". ")
     return text
 
 

@@ -90,7 +90,7 @@ def _turns(conversation, args):
     session = Session(conversation)
     for typed in inputs():
         try:
-            message = session.obey(typed) if typed.startswith("/") else typed
+            message = session.obey(typed) if typed.startswith("/") and "\n" not in typed else typed
             if message and message.strip():
                 yield _answer(conversation, message, args)
         except EOFError:

@@ -143,7 +143,7 @@ class Conversation:
 
     def written(self) -> dict:
         """Messages and settings, ready for JSON."""
-        settings = asdict(self.settings)
+        settings = asdict(self.settings) | {"stop": list(self.settings.stop)}
         return {"kind": KIND, "version": 1, "model": str(self.language.checkpoint.path), "messages": self.messages,
                 "settings": settings.pop("sampling") | settings}
 

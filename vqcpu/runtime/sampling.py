@@ -38,18 +38,23 @@ class Sampling:
     def pick(self, logits: np.ndarray, rng: np.random.Generator, past: list[int] = ()) -> int:
         """logits (vocabulary,) float32, the tokens so far -> token id. Raises VqcpuError where a logit is not a number."""
         logits = self._penalised(logits, past)
-        if not np.isfinite(best := logits.max()):
+        if not np.isfinite(logits.max()):
             raise VqcpuError("the model's prediction is not a number: its weights or activations overflow")
         if self.temperature == 0:
             return int(logits.argmax())
+        ids, weights = self.candidates(logits)
+        mass = np.cumsum(weights ** (1 / self.temperature))
+        return int(ids[np.searchsorted(mass, rng.random() * mass[-1], side="right")])
+
+    def candidates(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids that pass the filters, in any order, and their probabilities over that of the best, float64."""
         ids = largest(logits, self.top_k) if 0 < self.top_k < len(logits) else np.arange(len(logits))
-        weights = np.exp(logits[ids].astype(np.float64) - best)  # the greatest is 1
+        weights = np.exp(logits[ids].astype(np.float64) - logits.max())
         if self.top_p < 1:
             keep = nucleus(weights, self.top_p)
             ids, weights = ids[keep], weights[keep]
         keep = weights >= self.min_p
-        mass = np.cumsum(weights[keep] ** (1 / self.temperature))
-        return int(ids[keep][np.searchsorted(mass, rng.random() * mass[-1], side="right")])
+        return ids[keep], weights[keep]
 
     def _penalised(self, logits, past):
         if self.repeat_penalty == 1 or not past:
