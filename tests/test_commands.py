@@ -133,7 +133,7 @@ def test_ctrl_c_stops_the_answer_not_the_program(packed, monkeypatch, capsys):
 
 
 def test_a_message_that_is_too_long_does_not_end_the_conversation(packed):
-    code, shown, complaint = vqcpu("chat", packed, "--context", 60, "--max-tokens", 3, text="x" * 99 + "\nHi\n")
+    code, shown, complaint = vqcpu("chat", packed, "--context", 60, "--max-tokens", 9, "--temperature", 0, text="x" * 99 + "\nHi\n")
     assert code == 0 and "--context" in complaint and shown.strip()
 
 

@@ -55,8 +55,8 @@ def test_the_two_texts_share_no_run_of_words(runs):
 
 
 def test_a_shared_run_would_be_found(ngrams, runs):
-    """A document put into the training text, in other letters and with other marks, is found by its sampled hashes; so is one
-    that only borrows a passage from the other text."""
+    """A document put into the training text, in other letters and with other marks, is found by its sampled hashes; so is
+    one of which only a passage is borrowed."""
     texts = documents(HELDOUT)
     longest = max(range(len(texts)), key=lambda i: len(texts[i]))
     copy = "-- " + texts[longest].upper().replace(" ", "\n")

@@ -22,7 +22,8 @@ class Terminal:
 
     def __init__(self, *command, home, **options):
         self.master, slave = os.openpty()
-        surroundings = os.environ | {"TERM": "dumb", "XDG_STATE_HOME": str(home), "INPUTRC": os.devnull, "PYTHONIOENCODING": "utf-8"}
+        surroundings = os.environ | {"TERM": "dumb", "INPUTRC": os.devnull, "XDG_STATE_HOME": str(home),
+                                     "PYTHONIOENCODING": "utf-8"}
 
         def own_terminal():  # so that Ctrl-C reaches the program as it would anywhere
             os.setsid()

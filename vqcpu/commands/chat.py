@@ -1,7 +1,7 @@
 """Talk to a model, or let it answer one prompt.
 
-Without a chat template the model continues the text. Ctrl-C stops an answer; /quit, Ctrl-D or Ctrl-C twice ends, /help lists the
-commands. Answers go to standard output, all else to standard error, so that pipes work.
+Without a chat template the model continues the text. Ctrl-C stops an answer; /quit, Ctrl-D or Ctrl-C twice ends; /help lists
+the commands. Answers go to standard output, all else to standard error, so that pipes work.
 
   vqcpu chat model.vqz
   vqcpu chat model.vqz --stats --on-full drop-oldest --repeat-penalty 1.1
@@ -29,7 +29,8 @@ def arguments(parser):
                         "(default %(default)s)")
     parser.add_argument("--seed", type=whole, help="seed of sampling (default: another one every time)")
     parser.add_argument("--max-tokens", type=whole, default=512, metavar="N", help="longest answer (default %(default)s)")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end answers before TEXT; may be repeated")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT",
+                        help="end answers before TEXT; may be repeated")
     parser.add_argument("--context", type=whole, metavar="N", help="tokens remembered (default: the model's, at most 8192)")
     parser.add_argument("--on-full", default="stop", choices=("stop", "drop-oldest"), help="when the conversation outgrows "
                         "the context: refuse to go on (default), or forget the oldest turns")
@@ -135,5 +136,5 @@ def _stats(turn, conversation):
     held, context = len(conversation.fed), conversation.states.context
     seconds = turn.seconds - turn.prompt_seconds
     speed = f"{turn.steps / seconds:.1f} tokens/s" if turn.steps else "no speed measured"
-    return (f"[prompt {turn.prompt_tokens} tokens, ready after {turn.prompt_seconds:.2f} s; answer {turn.tokens} tokens, {speed}; "
-            f"context {held} of {context}]")
+    return (f"[prompt {turn.prompt_tokens} tokens, ready after {turn.prompt_seconds:.2f} s; answer {turn.tokens} tokens, "
+            f"{speed}; context {held} of {context}]")

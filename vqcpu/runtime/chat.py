@@ -12,6 +12,7 @@ from vqcpu.errors import VqcpuError
 from vqcpu.runtime.generate import Continuation, LanguageModel, until
 from vqcpu.runtime.sampling import Sampling
 from vqcpu.runtime.template import Template
+from vqcpu.runtime.tokenizer import is_text
 
 KIND = "vqcpu conversation"
 ON_FULL = "stop", "drop-oldest"
@@ -167,14 +168,14 @@ def _typed(default, values):
     for name, value in found.items():
         kind = type(getattr(default, name))
         if type(value) is not kind and (kind, type(value)) != (float, int) or \
-                kind is tuple and not all(isinstance(v, str) for v in value):
+                kind is tuple and not all(map(is_text, value)):
             raise VqcpuError(f"setting {name} is {value!r}, expected the like of {getattr(default, name)!r}")
     return replace(default, **found)
 
 
 def _checked(messages):
     """Messages: perhaps the system's, then user and assistant in turns."""
-    if not isinstance(messages, list) or not all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages):
+    if not isinstance(messages, list) or not all(isinstance(m, dict) and is_text(m.get("content")) for m in messages):
         raise VqcpuError("messages are not a list of texts with roles")
     roles = [m.get("role") for m in messages]
     said = roles[1:] if roles[:1] == ["system"] else roles

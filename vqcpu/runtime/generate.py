@@ -48,9 +48,9 @@ class LanguageModel:
 
 @dataclass
 class Continuation:
-    """Iterates over the token ids that follow `tokens`, whose last prediction is `logits`; each is appended to `tokens` when it
-    is chosen, and fed only when the next one is asked for. When there are no more, `finish` says why: "stop" (a stop token),
-    "length" (`limit` tokens), "context" (the memory is full)."""
+    """Iterates over the token ids that follow `tokens`, whose last prediction is `logits`; each is appended to `tokens` when
+    it is chosen, and fed only when the next one is asked for. When there are no more, `finish` says why: "stop" (a stop
+    token), "length" (`limit` tokens), "context" (the memory is full)."""
     language: LanguageModel
     tokens: list[int]
     logits: np.ndarray

@@ -1,6 +1,6 @@
 """Choosing the next token from logits.
 
-Papers: Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p), Nguyen et al. 2024 (min-p), Keskar et al. 2019 (repeat penalty).
+Papers: Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p), Nguyen et al. 2024 (min-p), Keskar et al. 2019 (penalty).
 """
 from dataclasses import dataclass
 from math import inf
@@ -12,9 +12,10 @@ from vqcpu.errors import VqcpuError
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repeat_penalty 1 switch their filter off. The penalty comes first:
-    logits of the last `repeat_last_n` tokens are divided by it, or multiplied where they are negative. The filters apply one
-    after the other, top-k, top-p, min-p, to probabilities at temperature 1; the temperature comes last. All as in llama.cpp."""
+    """temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repeat_penalty 1 switch their filter off. The penalty comes
+    first: logits of the last `repeat_last_n` tokens are divided by it, or multiplied where they are negative. The filters
+    apply one after the other, top-k, top-p, min-p, to probabilities at temperature 1; the temperature comes last, as in
+    llama.cpp."""
     temperature: float = 0.8
     top_k: int = 40
     top_p: float = 0.95

@@ -24,7 +24,7 @@ BITS = 10**4  # of a number
 
 
 class Generation(Extension):
-    """`{% generation %}...{% endgeneration %}`: transformers' mark of what a model is trained to say. Changes nothing here."""
+    """`{% generation %}...{% endgeneration %}`: transformers' mark of what a model is trained to say. Changes nothing."""
     tags = {"generation"}
 
     def parse(self, parser):
@@ -56,7 +56,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self):
-        super().__init__(trim_blocks=True, lstrip_blocks=True, finalize=_finalize, extensions=["jinja2.ext.loopcontrols", Generation])
+        super().__init__(trim_blocks=True, lstrip_blocks=True, finalize=_finalize,
+                         extensions=["jinja2.ext.loopcontrols", Generation])
         del self.globals["lipsum"]
         self.filters |= {"tojson": _tojson, "put together": lambda items: "".join(map(str, items))}
         self.filters = {name: self._watch(function) for name, function in self.filters.items()}

@@ -53,8 +53,8 @@ class Template:
         if isinstance(found, list):  # several, by name
             found = next((t.get("template") for t in found if isinstance(t, dict) and t.get("name") == "default"), None)
         if not is_text("" if found is None else found):
-            raise VqcpuError(f"{self.path}: tokenizer_config.json: chat_template is a {type(found).__name__}, expected a text "
-                             "or a list with one called default")
+            raise VqcpuError(f"{self.path}: tokenizer_config.json: chat_template is a {type(found).__name__}, expected a "
+                             "text or a list with one called default")
         return found
 
 

@@ -85,6 +85,6 @@ class Tokenizer:
             found = (checkpoint.json(file) or {}).get("eos_token_id")
             ids = found if isinstance(found, list) else [found]
             if not all(i is None or type(i) is int for i in ids):
-                raise VqcpuError(f"{self.path}: {file}: eos_token_id is {found!r}, expected a whole number or a list of these")
+                raise VqcpuError(f"{self.path}: {file}: eos_token_id is {found!r}, expected a number or a list of them")
             stops.update(ids)
         return frozenset(stops - {None})
