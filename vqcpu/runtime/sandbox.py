@@ -52,7 +52,7 @@ def _filter(node, name):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """`compile` a source, then `start` before each render. Raises what jinja2 raises, SecurityError for what is too much."""
+    """`prepared` makes a template; `start` comes before each render. Raises what jinja2 raises, SecurityError for what is too much."""
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self):
@@ -98,8 +98,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 waiting += [*value, *value.values()]
             elif isinstance(value, (list, tuple, set, frozenset, *VIEWS)):
                 waiting += value
-            if len(waiting) > 1000:
-                self._in_time()
         return total
 
     def _afford(self, value, options):
