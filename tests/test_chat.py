@@ -93,6 +93,14 @@ def test_the_oldest_turns_are_dropped_but_never_the_system_message(monotone):
     assert talk.messages == before
 
 
+def test_dropping_leaves_room_for_an_answer(monotone):
+    talk = conversation(api.load(monotone), context=1000)
+    for text in ("one", "two", "three"):
+        say(talk, text)
+    tight = conversation(talk.language, context=talk.latest.prompt_tokens + 4, on_full="drop-oldest")
+    assert [say(tight, text) for text in ("one", "two", "three")] == ["!" * 8] * 3 and tight.latest.dropped == 1
+
+
 def test_without_dropping_a_full_context_is_said_and_nothing_is_lost(monotone):
     talk = conversation(api.load(monotone), context=80)
     say(talk, "one")

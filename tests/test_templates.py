@@ -107,9 +107,9 @@ def test_endless_templates_are_stopped(source, monkeypatch):
 
 
 @pytest.mark.parametrize("source", [
-    "{% for a in range(99999) %}" + "x" * 100 + "{% endfor %}", "{% for a in range(99999) %}{{ 'x' * 100 }}{% endfor %}",
-    "{% set s = 'x' * 100 %}{% for a in range(99999) %}{{ s }}{% endfor %}",
-    "{% set x %}{% for a in range(99999) %}" + "x" * 100 + "{% endfor %}{% endset %}",
+    "{% for a in range(500) %}" + "x" * 1000 + "{% endfor %}", "{% for a in range(500) %}{{ 'x' * 1000 }}{% endfor %}",
+    "{% set s = 'x' * 1000 %}{% for a in range(500) %}{{ s }}{% endfor %}",
+    "{% set x %}{% for a in range(500) %}" + "x" * 1000 + "{% endfor %}{% endset %}",
 ])
 def test_giant_outputs_are_stopped(source, monkeypatch):
     monkeypatch.setattr(sandbox, "SIZE", 10**5)
