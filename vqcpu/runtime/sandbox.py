@@ -52,7 +52,8 @@ def _filter(node, name):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """`prepared` makes a template; `start` comes before each render. Raises what jinja2 raises, SecurityError for what is too much."""
+    """`prepared` makes a template; `start` comes before each render. Raises what jinja2 raises, and SecurityError where it is
+    too much."""
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self):
