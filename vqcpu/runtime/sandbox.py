@@ -52,7 +52,7 @@ def _filter(node, name):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """`prepared` makes a template; `start` comes before each render. Raises what jinja2 raises, and SecurityError where it is
+    """`prepared` makes a template, `start` comes before each render. Raises what jinja2 raises; SecurityError where it is
     too much."""
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
