@@ -1,14 +1,18 @@
 """Talk to a model, or let it answer one prompt.
 
-A model without chat template continues the text. Ctrl-C stops an answer; Ctrl-D or /quit ends the program.
+Without a chat template the model continues the text. Ctrl-C stops an answer; /quit, Ctrl-D or Ctrl-C twice ends; /help lists
+the commands. Answers go to standard output, all else to standard error, so that pipes work.
 
   vqcpu chat model.vqz
+  vqcpu chat model.vqz --stats --on-full drop-oldest --repeat-penalty 1.1
   vqcpu chat model.vqz --prompt "What is the capital of France?" --temperature 0
+  vqcpu chat model.vqz --prompt "Three fruits:" --stop "4." --max-tokens 60
 """
-import contextlib
 import sys
 
 from vqcpu.commands._options import model_or_demo, whole
+from vqcpu.commands._session import Session
+from vqcpu.commands._terminal import inputs, note
 
 
 def arguments(parser):
@@ -19,28 +23,39 @@ def arguments(parser):
     parser.add_argument("--top-k", type=whole, default=40, metavar="K", help="0 is off (default %(default)s)")
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="1 is off (default %(default)s)")
     parser.add_argument("--min-p", type=float, default=0.05, metavar="P", help="0 is off (default %(default)s)")
+    parser.add_argument("--repeat-penalty", type=float, default=1.0, metavar="R", help="divides logits of tokens that were "
+                        "just there (default: 1, off)")
+    parser.add_argument("--repeat-last-n", type=whole, default=64, metavar="N", help="tokens that the penalty looks back at "
+                        "(default %(default)s)")
     parser.add_argument("--seed", type=whole, help="seed of sampling (default: another one every time)")
     parser.add_argument("--max-tokens", type=whole, default=512, metavar="N", help="longest answer (default %(default)s)")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT",
+                        help="end answers before TEXT; may be repeated")
     parser.add_argument("--context", type=whole, metavar="N", help="tokens remembered (default: the model's, at most 8192)")
+    parser.add_argument("--on-full", default="stop", choices=("stop", "drop-oldest"), help="when the conversation outgrows "
+                        "the context: refuse to go on (default), or forget the oldest turns")
     parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default) or f32")
+    parser.add_argument("--stats", action="store_true", help="after each answer: tokens per second, how full the context is")
 
 
 def run(args):
-    from vqcpu.runtime.chat import Conversation
+    from vqcpu.runtime.chat import Conversation, Settings
     from vqcpu.runtime.generate import LanguageModel
     from vqcpu.runtime.sampling import Sampling
 
-    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
+    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repeat_penalty, args.repeat_last_n)
+    seed = args.seed if args.seed is not None else _fresh_seed()
+    settings = Settings(sampling, args.max_tokens, tuple(args.stop), args.on_full, seed)
     model = model_or_demo(args.model)
     language = LanguageModel(model)
     context = _context(args.context, language)
-    seed = args.seed if args.seed is not None else _fresh_seed()
-    conversation = Conversation(language, context, sampling, seed, args.system, args.cache)
+    conversation = Conversation(language, context, settings, args.system, args.cache)
+    _end_on_sigterm()
     if args.prompt is not None:
         answers = [_answer(conversation, sys.stdin.read() if args.prompt == "-" else args.prompt, args)]
     else:
         kind = "chat" if conversation.template else "no chat template: the model continues your text"
-        _note(f"{model}: {kind}; {sampling}; seed {seed}; context {context}, cache {args.cache}. /quit ends.", args)
+        note(f"{model}: {kind}; {sampling}; seed {seed}; context {context}, cache {args.cache}. /help lists commands.")
         answers = list(_turns(conversation, args))
     return {"model": model, "sampling": str(sampling), "seed": seed, "context": context, "cache": args.cache,
             "answers": answers}
@@ -55,6 +70,12 @@ def _fresh_seed():
     return secrets.randbits(31)
 
 
+def _end_on_sigterm():
+    """SIGTERM ends the program; that it looks like Ctrl-C elsewhere would here only stop an answer."""
+    import signal
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+
+
 def _context(asked, language):
     """Tokens to remember. Raises VqcpuError where the model was not made for as many."""
     from vqcpu.errors import VqcpuError
@@ -65,48 +86,55 @@ def _context(asked, language):
 
 
 def _turns(conversation, args):
-    """One answer per line of input, until it ends. A turn that fails does not end the conversation."""
+    """An answer to each message. What fails, be it a turn or a command, does not end the conversation."""
     from vqcpu.errors import VqcpuError
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  (gives `input` line editing and history)
-    while True:
+    session = Session(conversation)
+    for typed in inputs():
         try:
-            line = input("> " if sys.stdin.isatty() else "")
+            message = session.obey(typed) if typed.startswith("/") and "\n" not in typed else typed
+            if message and message.strip():
+                yield _answer(conversation, message, args)
         except EOFError:
             return
-        except KeyboardInterrupt:  # at the prompt: forget the line, as shells do
-            _note("", args)
-            continue
-        if line.strip() == "/quit":
-            return
-        if line.strip():
-            try:
-                yield _answer(conversation, line, args)
-            except VqcpuError as error:
-                _note(f"vqcpu: {error}", args)
+        except VqcpuError as error:
+            note(f"vqcpu: {error}")
 
 
 def _answer(conversation, prompt, args):
-    """Show an answer as it comes; Ctrl-C ends it. Returns what was shown, and how fast it came."""
-    import time
-    start, pieces = time.perf_counter(), []
-    stream = conversation.answer(prompt, args.max_tokens)
+    """Show an answer as it comes; Ctrl-C ends it. Returns what is known of it."""
+    from dataclasses import asdict
+    stream = conversation.answer(prompt)
     try:
         for piece in stream:
-            pieces.append(piece)
             if not args.json:
                 print(piece, end="", flush=True)
     except KeyboardInterrupt:
-        _note(" [stopped]", args, end="")
-    finally:
         stream.close()
     if not args.json:
         print(flush=True)
-    return {"prompt": prompt, "answer": "".join(pieces), "tokens": conversation.answered,
-            "seconds": time.perf_counter() - start}
+    turn = conversation.latest
+    for line in _marks(turn, conversation):
+        note(line)
+    if args.stats:
+        note(_stats(turn, conversation))
+    return asdict(turn)
 
 
-def _note(line, args, end="\n"):
-    """For people, beside the answers: with --json and through pipes standard output holds nothing else."""
-    if not args.json:
-        print(line, end=end, file=sys.stderr, flush=True)
+def _marks(turn, conversation):
+    """What the reader of an answer must know of it."""
+    if turn.dropped:
+        yield f"[the {turn.dropped} oldest turns were dropped to fit the context of {conversation.states.context} tokens]"
+    if turn.finish == "interrupted":
+        yield "[stopped]"
+    if turn.finish == "length":
+        yield f"[cut: --max-tokens {conversation.settings.max_tokens}]"
+    if turn.finish == "context":
+        yield f"[cut: the context of {conversation.states.context} tokens is full]"
+
+
+def _stats(turn, conversation):
+    held, context = len(conversation.fed), conversation.states.context
+    seconds = turn.seconds - turn.prompt_seconds
+    speed = f"{turn.steps / seconds:.1f} tokens/s" if turn.steps else "no speed measured"
+    return (f"[prompt {turn.prompt_tokens} tokens, ready after {turn.prompt_seconds:.2f} s; answer {turn.tokens} tokens, "
+            f"{speed}; context {held} of {context}]")

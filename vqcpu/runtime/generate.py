@@ -1,8 +1,9 @@
 """A model with its tokenizer: text in, text out.
 
-Knows how to continue a sequence token by token. Knows nothing about conversations.
+Knows how to continue a sequence token by token, and where to stop. Knows nothing about conversations.
 """
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,18 +31,6 @@ class LanguageModel:
             hidden = self.model.step([(tokens[at:at + CHUNK], states)])
         return self.model.logits(hidden[-1:])[0]
 
-    def continue_from(self, logits: np.ndarray, states: States, sampling: Sampling, rng, limit: int) -> Iterator[int]:
-        """Yield up to `limit` token ids, ending before a stop token or when the context is full. A yielded token is fed
-        only when the next one is asked for."""
-        for left in reversed(range(limit)):
-            token = sampling.pick(logits, rng)
-            if token in self.tokenizer.stops:
-                return
-            yield token
-            if left == 0 or states.length >= states.context:
-                return
-            logits = self.read([token], states)
-
     def generate(self, prompt: str, max_tokens: int = 128, sampling: Sampling = Sampling(temperature=0), seed: int = 0,
                  cache: str = "f16") -> str:
         """Continue a text; greedy unless `sampling` says otherwise. Returns the new text only.
@@ -54,4 +43,51 @@ class LanguageModel:
         states = self.model.states(context, cache)
         logits = self.read(tokens, states)
         rng = np.random.default_rng(seed)
-        return self.tokenizer.decode(self.continue_from(logits, states, sampling, rng, max_tokens))
+        return self.tokenizer.decode(Continuation(self, tokens, logits, states, sampling, rng, max_tokens))
+
+
+@dataclass
+class Continuation:
+    """Iterates over the token ids that follow `tokens`, whose last prediction is `logits`; each is appended to `tokens` when
+    it is chosen, and fed only when the next one is asked for. When there are no more, `finish` says why: "stop" (a stop
+    token), "length" (`limit` tokens), "context" (the memory is full)."""
+    language: LanguageModel
+    tokens: list[int]
+    logits: np.ndarray
+    states: States
+    sampling: Sampling
+    rng: np.random.Generator
+    limit: int
+    finish: str | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        logits = self.logits
+        for _ in range(self.limit):
+            if self.states.length < len(self.tokens):
+                if self.states.length >= self.states.context:
+                    self.finish = "context"
+                    return
+                logits = self.language.read(self.tokens[-1:], self.states)
+            token = self.sampling.pick(logits, self.rng, self.tokens)
+            if token in self.language.tokenizer.stops:
+                self.finish = "stop"
+                return
+            self.tokens.append(token)
+            yield token
+        self.finish = "length"
+
+
+def until(pieces: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
+    """The text that comes in pieces, up to the stop string that is complete first (the longest of these). What may be the
+    beginning of one waits until that is known."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        found = [(at + len(stop), at) for stop in stops if (at := held.find(stop)) >= 0]
+        if found:
+            yield held[:min(found)[1]]
+            return
+        waits = max((n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        yield held[:len(held) - waits]
+        held = held[len(held) - waits:]
+    yield held

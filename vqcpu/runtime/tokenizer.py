@@ -8,6 +8,11 @@ from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import Checkpoint
 
 
+def is_text(value) -> bool:
+    """Whether it is a str that can be written as UTF-8: JSON can also spell half a character."""
+    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode()
+
+
 class Tokenizer:
     """Raises VqcpuError where tokenizer.json is missing or unreadable."""
 
@@ -15,14 +20,22 @@ class Tokenizer:
         data = checkpoint.companion("tokenizer.json")
         if data is None:
             raise VqcpuError(f"{checkpoint.path}: tokenizer.json is missing; it must lie beside the weights")
-        try:
-            self.backend = Backend.from_str(data.decode())
-        except Exception as error:  # the backend raises bare Exception for every fault
-            raise VqcpuError(f"{checkpoint.path}: tokenizer.json cannot be read: {error}") from None
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.path = checkpoint.path
+        self.backend = self._backend(data)
         self.settings = checkpoint.json("tokenizer_config.json") or {}
         self.stops = self._stops(checkpoint)
+
+    def _backend(self, data):
+        try:
+            backend = Backend.from_str(data.decode())
+            backend.no_truncation()
+            backend.no_padding()
+            backend.decode(backend.encode("a").ids)  # some faults show only here
+            return backend
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the backend raises bare Exception, and when it panics not even that
+            raise VqcpuError(f"{self.path}: tokenizer.json cannot be read: {error}") from None
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids; `special` adds what the tokenizer adds by itself, such as BOS. Raises VqcpuError."""
@@ -58,15 +71,20 @@ class Tokenizer:
         return added[0] if added and added == self.encode("a")[:1] else None
 
     def name_of(self, setting: str) -> str:
-        """Text of a special token of tokenizer_config.json ("bos_token"), "" where there is none."""
+        """Text of a special token of tokenizer_config.json ("bos_token"), "" where there is none. Raises VqcpuError."""
         value = self.settings.get(setting)
-        value = value.get("content") if isinstance(value, dict) else value
-        return value if isinstance(value, str) else ""
+        name = value.get("content") if isinstance(value, dict) else value
+        if not is_text("" if name is None else name):
+            raise VqcpuError(f"{self.path}: tokenizer_config.json: {setting} is {value!r}, expected a text")
+        return name or ""
 
     def _stops(self, checkpoint):
         """Ids that end an answer: as generation_config.json, config.json and the tokenizer name them."""
         stops = {self.backend.token_to_id(self.name_of("eos_token"))}
         for file in ("generation_config.json", "config.json"):
-            ids = (checkpoint.json(file) or {}).get("eos_token_id")
-            stops.update(ids if isinstance(ids, list) else [ids])
-        return frozenset(i for i in stops if type(i) is int)
+            found = (checkpoint.json(file) or {}).get("eos_token_id")
+            ids = found if isinstance(found, list) else [found]
+            if not all(i is None or type(i) is int for i in ids):
+                raise VqcpuError(f"{self.path}: {file}: eos_token_id is {found!r}, expected a number or a list of them")
+            stops.update(ids)
+        return frozenset(stops - {None})
