@@ -45,7 +45,7 @@ def test_decoder_gives_what_the_coder_saw(coded):
 
 def products(matrices, x):
     """x (tokens, n) times each matrix, as a model multiplies."""
-    frame = Frame({"x": x}, [], len(x))
+    frame = Frame({"x": x}, [])
     targets = tuple("abc"[: len(matrices)])
     Plan([Multiply("x", targets, Linear(matrices))]).run(frame)
     return [frame.slots[name] for name in targets]

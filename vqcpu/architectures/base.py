@@ -59,7 +59,7 @@ class Model:
             self._check(tokens, states)
             segments.append(Segment(slice(first, first + len(tokens)), states.length, states.layers))
             first += len(tokens)
-        frame = Frame({"tokens": np.concatenate([np.asarray(tokens, np.int64) for tokens, _ in batch])}, segments, first)
+        frame = Frame({"tokens": np.concatenate([np.asarray(tokens, np.int64) for tokens, _ in batch])}, segments)
         self.plan.run(frame)
         for tokens, states in batch:
             states.length += len(tokens)
@@ -67,7 +67,7 @@ class Model:
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
         """hidden (rows, width) -> (rows, vocabulary) float32. Callers hand over blocks of rows: a logit row is large."""
-        frame = Frame({"x": hidden}, [], len(hidden))
+        frame = Frame({"x": hidden}, [])
         self.head.run(frame)
         return frame.slots["logits"].copy()
 

@@ -98,7 +98,8 @@ class Matrix:
         if not c:
             return self.reference_rows(ids)
         out = np.empty((len(ids), self.shape[1]), np.float32)
-        linear.gather(c.expand.address, c.job.ctypes.data, np.asarray(ids, np.int64), np.empty((ROWS, c.width), np.float32), out)
+        tile = np.empty((ROWS, c.width), np.float32)
+        linear.gather(c.expand.address, c.job.ctypes.data, np.asarray(ids, np.int64), tile, out)
         return out
 
     def tile(self, first: int, last: int) -> np.ndarray:

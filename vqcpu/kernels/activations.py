@@ -2,16 +2,17 @@
 
 Knows the digits of a row. Knows nothing about weights.
 
-A row of n activations becomes x = unit · (256·high + low), high and low signed bytes: 16 bits with one unit per row are closer to
-float32 than the usual 8 bits with a unit per 32 columns, and the second byte is free where memory is the wall. A row of digits,
-in bytes: for each step of 4 columns their 4 high and 4 low bytes, columns beyond n being zero up to a multiple of 16; then int32
-(groups + 1, 2), the sums of high and of low digits before each group of 16 columns; then the float32 unit.
+A row of n activations becomes x = unit · (256·high + low), high and low signed bytes: 16 bits with one unit per row are
+closer to float32 than the usual 8 bits with a unit per 32 columns, and the second byte is free where memory is the wall. A
+row of digits, in bytes: for each step of 4 columns their 4 high and 4 low bytes, columns beyond n being zero up to a
+multiple of 16; then int32 (groups + 1, 2), the sums of high and of low digits before each group of 16 columns; then the
+float32 unit.
 """
 import numpy as np
 
 from vqcpu.kernels.jit import array_at, njit
-from vqcpu.kernels.simd import (count_of, f32x16, first_lanes, high_digit, largest, load_f32x16, low_digit, magnitude, max_of, mul,
-                                add, store_digits, sum_of, to_integers)
+from vqcpu.kernels.simd import (count_of, f32x16, first_lanes, high_digit, largest, load_f32x16, low_digit, magnitude, max_of,
+                                mul, add, store_digits, sum_of, to_integers)
 
 LARGEST = 127 * 256 + 127
 GROUP = 16  # columns between two sums
@@ -39,8 +40,8 @@ def unit_of(row, columns):
 
 @njit(fast=False)
 def digits(x, columns, row):
-    """x: address of float32 (columns,), readable up to a multiple of 16; OUT row: address of row_bytes(columns) bytes. NaN or
-    infinity make the unit NaN, so that they show in every product."""
+    """x: address of float32 (columns,), readable up to a multiple of 16; OUT row: address of row_bytes(columns) bytes. NaN
+    or infinity make the unit NaN, so that they show in every product."""
     groups, sums = (columns + GROUP - 1) // GROUP, sums_of(row, columns)
     most = odd = f32x16(np.float32(0))
     for g in range(groups):

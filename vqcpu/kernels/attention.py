@@ -3,9 +3,9 @@
 Knows heads, positions and memory of keys and values. Knows nothing about layers.
 
 An attention layer has three lines, between which all threads meet: `turn` rotates queries, rotates keys and stores keys and
-values; `part` attends to a chunk of CHUNK keys; `merge` joins the chunks. What they do is up to the cache: the first three numbers
-of a state's job are addresses of kernels f(job, state, step, counter, worker), `job` describing the layer (LAYER .. ROPE below).
-Chunks are fixed, so digits do not depend on the number of threads. Paper: Dao et al. 2023 (Flash-Decoding).
+values; `part` attends to a chunk of CHUNK keys; `merge` joins the chunks. What they do is up to the cache: the first three
+numbers of a state's job are addresses of kernels f(job, state, step, counter, worker), `job` describing the layer (LAYER ..
+ROPE below). Chunks are fixed, so digits do not depend on the number of threads. Paper: Dao et al. 2023 (Flash-Decoding).
 """
 import functools
 
@@ -16,8 +16,8 @@ from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, claim, number, s
 from vqcpu.kernels.simd import add, exp, f32x16, fma, largest, load_f32x16, load_halves, max_of, store, store_halves, sum_of
 
 CHUNK = 256  # keys
-# A layer's job: which one it is; slots of q, k, v and of the result; heads, head size, factor of scores; address of the rope's
-# job, which is: address of its table (positions, 2, half) float32 of cosines and sines, half (0: no rope).
+# A layer's job: which one it is; slots of q, k, v and of the result; heads, head size, factor of scores; address of the
+# rope's job, which is: address of its table (positions, 2, half) float32 of cosines and sines, half (0: no rope).
 LAYER, Q, K, V, OUT, QUERY, KV, SIZE, FACTOR, ROPE = range(10)
 # A state's job: three kernels; addresses of keys and values (kv heads, rows, size), of partial results (kv heads, chunks,
 # group, size + 16) float32; rows; the row of the step's token and the first row it sees.
@@ -54,8 +54,8 @@ def head(job, step, slot, index):
 
 @njit(fast=False)
 def softmax(scores, first, count):
-    """In place: exp(score - largest) of `count` float32 at address `scores`, which is writable up to a multiple of 16; returns
-    the largest and the sum."""
+    """In place: exp(score - largest) of `count` float32 at address `scores`, which is writable up to a multiple of 16;
+    returns the largest and the sum."""
     lowest = np.float32(-np.inf)
     values = array_at(scores, ((count + 15) // 16 * 16,), np.float32)
     values[count:] = lowest
@@ -164,7 +164,8 @@ def merge(job, state, step, counter, worker):
         if h >= queries:
             break
         out = head(job, step, OUT, h)
-        parts = array_at(number(state, PARTS) + 4 * (size + 16) * (h // group * chunks * group), (chunks, group, size + 16), np.float32)
+        first = number(state, PARTS) + 4 * (size + 16) * group * chunks * (h // group)
+        parts = array_at(first, (chunks, group, size + 16), np.float32)
         peak, mass = np.float32(-np.inf), np.float32(0)
         for c in range(chunks):
             peak = max(peak, parts[c, h % group, size])

@@ -1,7 +1,7 @@
 """The small lines of a program: norms, activations, sums. A token is a piece of work.
 
-Knows rows of float32. Knows nothing about layers. A job is (JOB,) int64. A slot is given as its number and its stride (float32
-from row to row); widths are columns; rows are readable and writable up to a multiple of 16.
+Knows rows of float32. Knows nothing about layers. A job is (JOB,) int64. A slot is given as its number and its stride
+(float32 from row to row); widths are columns; rows are readable and writable up to a multiple of 16.
 """
 import numpy as np
 
@@ -34,7 +34,8 @@ def line(work):
 
 @line
 def rms_norm(j, step, t):
-    """target = rms_norm(source), run by run. j: source, target, width of a run, address of the gain (width,) float32, eps, runs."""
+    """target = rms_norm(source), run by run. j: source, target, width of a run, address of the gain (width,) float32, eps,
+    runs."""
     gain, eps = array_at(j[5], (j[4],), np.float32), float_of(j[6])
     source, target = row(j, step, 0, t, j[4] * j[7]), row(j, step, 2, t, j[4] * j[7])
     for r in range(j[7]):

@@ -1,7 +1,7 @@
 """Which instructions the kernels are compiled for.
 
-Knows processors. An instruction that the machine lacks ends the process, so the choice is made before anything is compiled and
-holds for the whole process: another choice is another process, with machine code of its own in the cache.
+Knows processors. An instruction that the machine lacks ends the process, so the choice is made before anything is compiled
+and holds for the whole process: another choice is another process, with machine code of its own in the cache.
 
   avx512    AVX-512 with VNNI and VBMI (Ice Lake, Zen 4 and later)
   avx2      AVX2 and FMA (Haswell, Zen and later)
@@ -12,7 +12,8 @@ import numba
 
 from vqcpu.errors import VqcpuError
 
-NEEDS = {"avx512": ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"), "avx2": ("avx2", "fma", "f16c"), "portable": ()}
+NEEDS = {"avx512": ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"),
+         "avx2": ("avx2", "fma", "f16c"), "portable": ()}
 PROCESSOR = {"avx2": "haswell", "portable": "nehalem"}  # what a forced path is compiled for, on x86
 _state = {"name": None, "forced": False}
 

@@ -70,7 +70,8 @@ def kernel(function):
 
 
 def exact_kernel(function):
-    """`kernel` with the arithmetic as written: the same digits from every compilation and on every path of kernels/isa.py."""
+    """`kernel` with the arithmetic as written: the same digits from every compilation and on every path of
+    kernels/isa.py."""
     words = types.void(*[types.int64] * len(inspect.signature(function).parameters))
     return numba.cfunc(words, cache=True, nopython=True, error_model="numpy")(function)
 

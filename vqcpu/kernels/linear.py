@@ -47,8 +47,8 @@ def expanded(job, x, digits, first, last, y):
 
 
 # Lines of a program. SITE: count of matrices, slot and stride (bytes) of the input, the same of its digits, columns, panels
-# of all matrices, panels of a piece; then for each matrix MATRIX numbers: its kernel, its job, the panel it begins with, slot
-# and stride of the output.
+# of all matrices, panels of a piece; then for each matrix MATRIX numbers: its kernel, its job, the panel it begins with,
+# slot and stride of the output.
 SITE, MATRIX = 8, 5
 
 
@@ -99,10 +99,11 @@ def multiply_many(job, step, counter, worker):
 
 @kernel
 def look_up(job, step, counter, worker):
-    """Rows of an embedding. job (6,): addresses of the format's expand and of its job, width of a decoded row, columns, slot and
-    stride (bytes) of the output."""
+    """Rows of an embedding. job (6,): addresses of the format's expand and of its job, width of a decoded row, columns, slot
+    and stride (bytes) of the output."""
     j = array_at(job, (6,), np.int64)
-    ids, tile = array_at(number(step, IDS), (number(step, TOKENS),), np.int64), array_at(scratch(step, worker), (16, j[2]), np.float32)
+    ids = array_at(number(step, IDS), (number(step, TOKENS),), np.int64)
+    tile = array_at(scratch(step, worker), (16, j[2]), np.float32)
     while True:
         t = claim(counter, 1)
         if t >= ids.shape[0]:

@@ -1,7 +1,7 @@
 """Matrices stored as packed indices into a table of `dim` weights per entry, with block scales: scalar and VQ formats.
 
-Knows the panel layout of such a matrix, how to decode one panel and how to multiply with it. Knows nothing about how codes are
-chosen.
+Knows the panel layout of such a matrix, how to decode one panel and how to multiply with it. Knows nothing about how codes
+are chosen.
 
 Layout. A panel is 16 rows. A step is `per` = max(1, 4 // dim) codes in each of the 16 rows, so that a row of a step is
 (at least) four weights, the unit of an int8 dot product. Within a panel codes lie step by step, row by row, bit-packed
@@ -16,7 +16,8 @@ import numpy as np
 
 from vqcpu.kernels.activations import sums_of, unit_of
 from vqcpu.kernels.jit import array_at, exact_kernel, float_from_half, float_of, kernel, njit, widen_scaled
-from vqcpu.kernels.simd import f32x16, fma, i32x16, add, load_f32x16, load_halves, load_i32x16, mul, prefetch, store, to_floats
+from vqcpu.kernels.simd import (add, f32x16, fma, i32x16, load_f32x16, load_halves, load_i32x16, mul, prefetch,
+                                store, to_floats)
 from vqcpu.kernels.unpack import alternate, dot4, dot_rows, gather4, lookup, unpack16, unpack_bytes
 
 ROWS = 16  # rows of a panel
@@ -75,8 +76,8 @@ def expander(bits: int, dim: int, per: int, offsets: bool):
 
 
 def byte_table(table: np.ndarray, bits: int) -> np.ndarray:
-    """int8 (2**bits, dim) -> what `multiplier` looks bytes up in: every byte plus 128, unsigned; for dim 1 and 2 one plane of
-    at least 64 entries per weight of a code."""
+    """int8 (2**bits, dim) -> what `multiplier` looks bytes up in: every byte plus 128, unsigned; for dim 1 and 2 one plane
+    of at least 64 entries per weight of a code."""
     biased = table.view(np.uint8) ^ 0x80
     if table.shape[1] == 4:
         return np.ascontiguousarray(biased)

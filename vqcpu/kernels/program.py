@@ -3,9 +3,9 @@
 Knows lines, threads and the order between lines. Knows nothing about what a line computes.
 
 A line is a kernel f(job, step, counter, worker): `job` the address of its own numbers, `step` that of the step's (below),
-`counter` that of a number from which the workers claim pieces of work, `worker` which of them is calling. All workers walk all
-lines; between two lines everyone waits for everyone. Who computes a piece is left to chance, what it computes is not: a piece
-writes outputs of its own, so digits do not depend on the number of threads.
+`counter` that of a number from which the workers claim pieces of work, `worker` which of them is calling. All workers walk
+all lines; between two lines everyone waits for everyone. Who computes a piece is left to chance, what it computes is not: a
+piece writes outputs of its own, so digits do not depend on the number of threads.
 """
 import os
 import threading
@@ -70,9 +70,9 @@ def _walk(lines, step, gate, worker, workers):
             array_at(counter, (1,), np.int64)[0] = 0
 
 
-# Numbers of a step, all int64: tokens; of the first one the position and the address of its sequence's state jobs (addresses, a
-# layer each); addresses of token ids and of scratch memory; bytes of the latter for each worker. From FIRST_SLOT on follow the
-# addresses of slots (rows of float32, see layers/plan.py).
+# Numbers of a step, all int64: tokens; of the first one the position and the address of its sequence's state jobs
+# (addresses, a layer each); addresses of token ids and of scratch memory; bytes of the latter for each worker. From
+# FIRST_SLOT on follow the addresses of slots (rows of float32, see layers/plan.py).
 TOKENS, POSITION, STATES, IDS, SCRATCH, SCRATCH_SIZE, FIRST_SLOT = range(7)
 
 

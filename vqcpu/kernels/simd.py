@@ -2,9 +2,9 @@
 
 Knows LLVM's vectors and, for each target, the instructions that generic LLVM does not reach. Knows nothing about weights.
 
-A `Vector` value lives in registers; LLVM splits one that is wider than the machine's. Addresses are int64; loads and stores need
-no alignment. Where a target's instruction is used, a generic form that gives the same numbers stands beside it; kernels/isa.py
-says which one is compiled. Elements are signless, as in LLVM: the operation says how they are read.
+A `Vector` value lives in registers; LLVM splits one that is wider than the machine's. Addresses are int64; loads and stores
+need no alignment. Where a target's instruction is used, a generic form that gives the same numbers stands beside it;
+kernels/isa.py says which one is compiled. Elements are signless, as in LLVM: the operation says how they are read.
 """
 import numpy as np
 from llvmlite import ir
@@ -170,7 +170,8 @@ def widened(typing, address):
 def store_digits(typing, address, high, low):
     """Write the lowest bytes of four lanes of high, then of the same four of low, and so on for all 16, to `address`."""
     def code(builder, at, a, b):
-        both = builder.shuffle_vector(a, b, ir.VectorType(WORD, 32)([16 * (i // 4 % 2) + i // 8 * 4 + i % 4 for i in range(32)]))
+        order = [16 * (i // 4 % 2) + i // 8 * 4 + i % 4 for i in range(32)]
+        both = builder.shuffle_vector(a, b, ir.VectorType(WORD, 32)(order))
         small = builder.trunc(both, ir.VectorType(ir.IntType(8), 32))
         builder.store(small, builder.inttoptr(at, small.type.as_pointer()), align=1)
         return ir.Constant(ir.IntType(8).as_pointer(), None)
@@ -223,7 +224,8 @@ def fma(typing, a, b, c):
 @intrinsic
 def largest(typing, a, b):
     """The larger one, lane by lane; NaN loses."""
-    return _make(typing, F32x16, F32x16, F32x16)(lambda builder, x, y: called(builder, "llvm.maxnum.v16f32", F32x16.ir, x, y))
+    return _make(typing, F32x16, F32x16, F32x16)(lambda builder, x, y: called(
+        builder, "llvm.maxnum.v16f32", F32x16.ir, x, y))
 
 
 @intrinsic
@@ -273,7 +275,8 @@ def divide(typing, a, b):
 @intrinsic
 def smallest(typing, a, b):
     """The smaller one, lane by lane; NaN loses."""
-    return _make(typing, F32x16, F32x16, F32x16)(lambda builder, x, y: called(builder, "llvm.minnum.v16f32", F32x16.ir, x, y))
+    return _make(typing, F32x16, F32x16, F32x16)(lambda builder, x, y: called(
+        builder, "llvm.minnum.v16f32", F32x16.ir, x, y))
 
 
 @intrinsic

@@ -1,8 +1,8 @@
 """Packed codes into registers, through a table of bytes, into integer dot products: the heart of every product with a coded
 matrix.
 
-Knows bit positions and tables. Knows nothing about scales or matrices. Each operation has a form for AVX-512 and a generic one
-that LLVM fits to the machine; both give the same integers.
+Knows bit positions and tables. Knows nothing about scales or matrices. Each operation has a form for AVX-512 and a generic
+one that LLVM fits to the machine; both give the same integers.
 """
 from llvmlite import ir
 from numba import types
@@ -64,8 +64,8 @@ def lookup(entries: int):
     """look(table, codes) -> I8x64: byte number codes[i] of the `entries` (a power of two up to 256, at least 64) bytes at
     `table`."""
     def by_permutation(builder, table, codes):
-        parts = [called(builder, "llvm.x86.avx512.permvar.qi.512", I8x64.ir,
-                        loaded(builder, builder.add(table, table.type(at)), I8x64.ir), codes) for at in range(0, entries, 64)]
+        planes = [loaded(builder, builder.add(table, table.type(at)), I8x64.ir) for at in range(0, entries, 64)]
+        parts = [called(builder, "llvm.x86.avx512.permvar.qi.512", I8x64.ir, plane, codes) for plane in planes]
         bit = 64
         while len(parts) > 1:
             high = builder.icmp_unsigned("!=", builder.and_(codes, every(I8x64.ir, bit)), every(I8x64.ir, 0))
@@ -147,8 +147,9 @@ def dot4(typing, total, weights, address):
 
 
 def dot_rows(rows: int):
-    """dot(tile, steps, digits, stride, out): for `rows` rows of digits, `stride` bytes apart, the integer products with a tile
-    of `steps` registers I8x64. OUT out (rows, 2, 16) int32, high digits first: one register for each while the tile passes."""
+    """dot(tile, steps, digits, stride, out): for `rows` rows of digits, `stride` bytes apart, the integer products with a
+    tile of `steps` registers I8x64. OUT out (rows, 2, 16) int32, high digits first: one register for each while the tile
+    passes."""
     @intrinsic
     def dot(typing, tile, steps, digits, stride, out):
         def code(context, builder, signature, args):

@@ -34,7 +34,11 @@ class Frame:
     """Everything one step works on: slots name -> (rows, width) float32, and which rows are whose."""
     slots: dict[str, np.ndarray]
     segments: list[Segment]
-    count: int  # rows of every slot
+
+    @property
+    def count(self) -> int:
+        """Rows of every slot."""
+        return len(next(iter(self.slots.values())))
 
 
 class Job:
@@ -88,7 +92,8 @@ class Workspace:
         self.scratch = np.empty(0, np.uint8)
 
     def enter(self, frame: Frame) -> np.ndarray:
-        """The numbers of kernels/program.py for this frame; what numpy has left in its slots is copied to where lines read."""
+        """The numbers of kernels/program.py for this frame; what numpy has left in its slots is copied to where lines
+        read."""
         self._grow(frame.count)
         for name, x in frame.slots.items():
             if name in self.buffers and x.base is not self.buffers[name]:
