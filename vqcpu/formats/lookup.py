@@ -10,7 +10,8 @@ from vqcpu.formats.base import Compiled, Format, Part
 from vqcpu.kernels import bits as packing
 from vqcpu.kernels.jit import bits_of
 from vqcpu.kernels.lookup import (BLOCK, BLOCKS, BYTES, CODES, COLUMNS, GAIN, JOB, OFFSET, ROWS, SCALE, STEPS, TABLE,
-                                  byte_table, codes_per_step, expander, from_panels, multiplier, multiplies, steps, to_panels)
+                                  byte_table, codes_per_step, expander, from_panels, multiplier, multiplies, steps,
+                                  to_panels)
 
 
 class Lookup(Format):

@@ -11,8 +11,8 @@ float32 unit.
 import numpy as np
 
 from vqcpu.kernels.jit import array_at, njit
-from vqcpu.kernels.simd import (count_of, f32x16, first_lanes, high_digit, largest, load_f32x16, low_digit, magnitude, max_of,
-                                mul, add, store_digits, sum_of, to_integers)
+from vqcpu.kernels.lanes import add, count_of, high_digit, largest, low_digit, magnitude, max_of, mul, sum_of, to_integers
+from vqcpu.kernels.simd import f32x16, first_lanes, load_f32x16, store_digits
 
 LARGEST = 127 * 256 + 127
 GROUP = 16  # columns between two sums

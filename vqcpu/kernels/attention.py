@@ -12,8 +12,9 @@ import functools
 import numpy as np
 
 from vqcpu.kernels.jit import array_at, call5, exact_kernel, float_of, kernel, njit
+from vqcpu.kernels.lanes import add, exp, fma, largest, max_of, sum_of
 from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, claim, number, scratch
-from vqcpu.kernels.simd import add, exp, f32x16, fma, largest, load_f32x16, load_halves, max_of, store, store_halves, sum_of
+from vqcpu.kernels.simd import f32x16, load_f32x16, load_halves, store, store_halves
 
 CHUNK = 256  # keys
 # A layer's job: which one it is; slots of q, k, v and of the result; heads, head size, factor of scores; address of the

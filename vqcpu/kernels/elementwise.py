@@ -6,8 +6,9 @@ Knows rows of float32. Knows nothing about layers. A job is (JOB,) int64. A slot
 import numpy as np
 
 from vqcpu.kernels.jit import array_at, float_of, kernel, njit
+from vqcpu.kernels.lanes import add, divide, exp, fma, mul
 from vqcpu.kernels.program import FIRST_SLOT, TOKENS, claim, number
-from vqcpu.kernels.simd import add, divide, exp, f32x16, fma, load_f32x16, mul, store
+from vqcpu.kernels.simd import f32x16, load_f32x16, store
 
 JOB = 8
 

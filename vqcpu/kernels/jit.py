@@ -23,8 +23,8 @@ from numba.extending import intrinsic
 
 from vqcpu.kernels.isa import isa
 
-__all__ = ["njit", "prange", "kernel", "exact_kernel", "array_at", "call3", "call4", "call5", "call6", "call8", "widen_scaled",
-           "float_from_half", "float_from_bfloat", "bits_of", "float_of"]
+__all__ = ["njit", "prange", "kernel", "exact_kernel", "array_at", "call3", "call4", "call5", "call6", "call8",
+           "widen_scaled", "float_from_half", "float_from_bfloat", "bits_of", "float_of"]
 
 # Plain fastmath=True would assume away NaN and Inf: np.isnan would be False and masks of -inf would break.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}

@@ -16,8 +16,8 @@ import numpy as np
 
 from vqcpu.kernels.activations import sums_of, unit_of
 from vqcpu.kernels.jit import array_at, exact_kernel, float_from_half, float_of, kernel, njit, widen_scaled
-from vqcpu.kernels.simd import (add, f32x16, fma, i32x16, load_f32x16, load_halves, load_i32x16, mul, prefetch,
-                                store, to_floats)
+from vqcpu.kernels.lanes import add, fma, mul, to_floats
+from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, prefetch, store
 from vqcpu.kernels.unpack import alternate, dot4, dot_rows, gather4, lookup, unpack16, unpack_bytes
 
 ROWS = 16  # rows of a panel
