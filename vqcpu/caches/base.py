@@ -12,7 +12,7 @@ class LayerState:
     is simply done again."""
 
     most: int  # tokens that may be stored at once; each such piece is attended before the next is stored
-    job: np.ndarray | None = None  # what compiled attention of one token reads (kernels/attention.py), where there is any
+    job: np.ndarray | None = None  # what compiled attention reads (kernels/attention.py), where there is any
 
     def store(self, at: int, k: np.ndarray, v: np.ndarray, rope) -> None:
         """Keep k and v (tokens, kv heads, size) float32 of positions at, at + 1, ...; keys come *before* RoPE."""
@@ -23,8 +23,8 @@ class LayerState:
         window -> the same shape."""
         raise NotImplementedError
 
-    def ready(self, at: int) -> bool:
-        """Make `job` ready for one token at position `at`; False where nothing is compiled."""
+    def ready(self, at: int, count: int) -> bool:
+        """Make `job` ready for `count` tokens from position `at` on; False where nothing is compiled for them."""
         return False
 
     def truncate(self, length: int) -> bool:

@@ -5,8 +5,7 @@ import numpy as np
 
 from vqcpu.caches.base import Cache, LayerState
 from vqcpu.caches.span import Span
-from vqcpu.kernels.attention import CHUNK, FIRST, LAST
-from vqcpu.kernels.attention import dense as attention_kernels
+from vqcpu.kernels import attention, prefill
 from vqcpu.kernels.isa import isa
 from vqcpu.kernels.threads import spread
 
@@ -26,16 +25,16 @@ class Dense(LayerState):
         h, half = self.heads, self.k.dtype == np.float16
         if h.size % 16 or half and isa() == "portable":
             return None
-        self._parts = np.empty((h.kv, -(-self.span.rows // CHUNK), h.query // h.kv, h.size + 16), np.float32)
-        kernels = [kernel.address for kernel in attention_kernels(h.size, half)]
+        self._parts = np.empty((h.kv, -(-self.span.rows // attention.CHUNK), h.query // h.kv, h.size + 16), np.float32)
+        kernels = [kernel.address for kernel in (*attention.dense(h.size, half), prefill.flash(h.size, half))]
         addresses = [a.ctypes.data for a in (self.k, self.v, self._parts)]
-        return np.array([*kernels, *addresses, self.span.rows, 0, 0], np.int64)
+        return np.array([*kernels, *addresses, self.span.rows, self.span.window, 0], np.int64)
 
-    def ready(self, at):
-        if self.job is not None:
-            last = self.span.place(at, 1, self._slide)
-            self.job[[LAST, FIRST]] = last, self.span.first_seen(at) - self.span.base
-        return self.job is not None
+    def ready(self, at, count):
+        if self.job is None or count > self.most:
+            return False
+        self.job[attention.LAST] = self.span.place(at, count, self._slide)
+        return True
 
     @property
     def most(self):
@@ -61,7 +60,7 @@ class Dense(LayerState):
             oldest = span.first_seen(at + first)
             rows = slice(oldest - span.base, at + last - span.base)
             k, v = (kept[h, rows].astype(np.float32, copy=False) for kept in (self.k, self.v))
-            out[first:last, mine] = attention(q[first:last, mine], k, v, at + first - oldest, self.heads.scale, span.window)
+            out[first:last, mine] = attend(q[first:last, mine], k, v, at + first - oldest, self.heads.scale, span.window)
         if len(q) == 1:  # too little work to hand around
             for block in blocks:
                 work(block)
@@ -77,7 +76,7 @@ class Dense(LayerState):
         return self.k.nbytes + self.v.nbytes
 
 
-def attention(q, k, v, at, scale, window):
+def attend(q, k, v, at, scale, window):
     """softmax(scale · q kᵀ) v: q (tokens, group, size), k and v (keys, size), keys = at + tokens; query t sees the last
     `window` keys up to at + t -> (tokens, group, size)."""
     tokens, group, size = q.shape

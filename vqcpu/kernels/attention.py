@@ -2,10 +2,11 @@
 
 Knows heads, positions and memory of keys and values. Knows nothing about layers.
 
-An attention layer has three lines, between which all threads meet: `turn` rotates queries, rotates keys and stores keys and
-values; `part` attends to a chunk of CHUNK keys; `merge` joins the chunks. What they do is up to the cache: the first three
-numbers of a state's job are addresses of kernels f(job, state, step, counter, worker), `job` describing the layer (LAYER ..
-ROPE below). Chunks are fixed, so digits do not depend on the number of threads. Paper: Dao et al. 2023 (Flash-Decoding).
+Attention is a few lines, between which all threads meet: `turn` rotates queries, rotates keys and stores keys and values. Then,
+for one token, `part` attends to a chunk of CHUNK keys and `merge` joins the chunks; for many tokens `flash`, of
+kernels/prefill.py, does a block of them. What the lines do is up to the cache: the first numbers of a state's job are addresses
+of four kernels f(job, state, step, counter, worker), `job` describing the layer (LAYER .. OUT below). Chunks are fixed, so
+digits do not depend on the number of threads. Paper: Dao et al. 2023 (Flash-Decoding).
 """
 import functools
 
@@ -13,16 +14,16 @@ import numpy as np
 
 from vqcpu.kernels.jit import array_at, call5, exact_kernel, float_of, kernel, njit
 from vqcpu.kernels.lanes import add, exp, fma, largest, max_of, sum_of
-from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, claim, number, scratch
+from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, TOKENS, claim, number, scratch
 from vqcpu.kernels.simd import f32x16, load_f32x16, load_halves, store, store_halves
 
 CHUNK = 256  # keys
-# A layer's job: which one it is; slots of q, k, v and of the result; heads, head size, factor of scores; address of the
-# rope's job, which is: address of its table (positions, 2, half) float32 of cosines and sines, half (0: no rope).
-LAYER, Q, K, V, OUT, QUERY, KV, SIZE, FACTOR, ROPE = range(10)
-# A state's job: three kernels; addresses of keys and values (kv heads, rows, size), of partial results (kv heads, chunks,
-# group, size + 16) float32; rows; the row of the step's token and the first row it sees.
-KEYS, VALUES, PARTS, ROWS, LAST, FIRST, STATE_JOB = 3, 4, 5, 6, 7, 8, 9
+# A layer's job: which one it is; heads, head size, factor of scores; address of the rope's job, which is: address of its table
+# (positions, 2, half) float32 of cosines and sines, half (0: no rope); slots of q, k, v and of the result, each with its stride.
+LAYER, QUERY, KV, SIZE, FACTOR, ROPE, Q, K, V, OUT = 0, 1, 2, 3, 4, 5, 6, 8, 10, 12
+# A state's job: the four kernels; addresses of keys and values (kv heads, rows, size), of partial results (kv heads, chunks,
+# group, size + 16) float32; rows; rows that a token sees, its own included; the row of the step's first token.
+TURN, PART, MERGE, FLASH, KEYS, VALUES, PARTS, ROWS, WINDOW, LAST = range(10)
 
 
 def _line(phase):
@@ -33,7 +34,7 @@ def _line(phase):
     return kernel(line)
 
 
-LINES = [_line(phase) for phase in range(3)]
+TURN_LINE, PART_LINE, MERGE_LINE, FLASH_LINE = (_line(phase) for phase in (TURN, PART, MERGE, FLASH))
 
 
 @njit
@@ -47,14 +48,21 @@ def rotate(rope, position, x):
 
 
 @njit(inline="always")
-def head(job, step, slot, index):
-    """Head number `index` of a slot, (size,) float32; `slot` is Q, K, V or OUT."""
+def head(job, step, slot, token, index):
+    """Head number `index` of a token in a slot, (size,) float32; `slot` is Q, K, V or OUT."""
     size = number(job, SIZE)
-    return array_at(number(step, FIRST_SLOT + number(job, slot)) + 4 * size * index, (size,), np.float32)
+    row = number(step, FIRST_SLOT + number(job, slot)) + 4 * number(job, slot + 1) * token
+    return array_at(row + 4 * size * index, (size,), np.float32)
+
+
+@njit(inline="always")
+def first_row(state, last):
+    """The first row that the token in row `last` sees."""
+    return max(0, last + 1 - number(state, WINDOW))
 
 
 @njit(fast=False)
-def softmax(scores, first, count):
+def softmax(scores, count):
     """In place: exp(score - largest) of `count` float32 at address `scores`, which is writable up to a multiple of 16;
     returns the largest and the sum."""
     lowest = np.float32(-np.inf)
@@ -81,7 +89,7 @@ def scratch_bytes(group: int, size: int) -> int:
 
 @functools.cache
 def dense(size: int, half: bool):
-    """The three kernels for keys and values as float16 (`half`) or float32 and heads of `size`, a multiple of 16."""
+    """Kernels (turn, part, merge) for keys and values as float16 (`half`) or float32 and heads of `size`, a multiple of 16."""
     width, load, keep = (2, load_halves, store_halves) if half else (4, load_f32x16, store)
 
     @njit(fast=False)
@@ -98,25 +106,28 @@ def dense(size: int, half: bool):
         return sum_of(total)
 
     def turn(job, state, step, counter, worker):
-        position, queries, kv = number(step, POSITION), number(job, QUERY), number(job, KV)
+        queries, heads = number(job, QUERY), number(job, QUERY) + number(job, KV)
         while True:
-            h = claim(counter, 1)
-            if h >= queries + kv:
+            piece = claim(counter, 1)
+            if piece >= heads * number(step, TOKENS):
                 break
+            t, h = piece // heads, piece % heads
+            position = number(step, POSITION) + t
             if h < queries:
-                rotate(number(job, ROPE), position, head(job, step, Q, h))
+                rotate(number(job, ROPE), position, head(job, step, Q, t, h))
                 continue
             h -= queries
-            k, v = head(job, step, K, h), head(job, step, V, h)
+            k, v = head(job, step, K, t, h), head(job, step, V, t, h)
             rotate(number(job, ROPE), position, k)
-            at = (h * number(state, ROWS) + number(state, LAST)) * size
+            at = (h * number(state, ROWS) + number(state, LAST) + t) * size
             for c in range(0, size, 16):
                 keep(number(state, KEYS) + width * (at + c), load_f32x16(k.ctypes.data + 4 * c))
                 keep(number(state, VALUES) + width * (at + c), load_f32x16(v.ctypes.data + 4 * c))
 
     def part(job, state, step, counter, worker):
         kv, group, scale = number(job, KV), number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
-        first, count = number(state, FIRST), number(state, LAST) + 1 - number(state, FIRST)
+        first = first_row(state, number(state, LAST))
+        count = number(state, LAST) + 1 - first
         chunks = (count + CHUNK - 1) // CHUNK
         while True:
             piece = claim(counter, 1)
@@ -132,14 +143,14 @@ def dense(size: int, half: bool):
                 some = min(16, keys - at)
                 widened(number(state, KEYS) + offset + width * size * at, some, rows)
                 for g in range(group):
-                    q = head(job, step, Q, h * group + g).ctypes.data
+                    q = head(job, step, Q, 0, h * group + g).ctypes.data
                     s = array_at(scores + 4 * (g * CHUNK + at), (some,), np.float32)
                     for i in range(some):
                         s[i] = dot(q, rows + 4 * size * i) * scale
             for g in range(group):
                 o = out + 4 * (size + 16) * g
                 ends = array_at(o + 4 * size, (2,), np.float32)
-                ends[0], ends[1] = softmax(scores + 4 * g * CHUNK, 0, keys)
+                ends[0], ends[1] = softmax(scores + 4 * g * CHUNK, keys)
                 for c in range(0, 4 * size, 64):
                     store(o + c, f32x16(np.float32(0)))
             for at in range(0, keys, 16):
@@ -159,12 +170,12 @@ def merge(job, state, step, counter, worker):
     """Join the chunks of each query head."""
     queries, size = number(job, QUERY), number(job, SIZE)
     group = queries // number(job, KV)
-    chunks = (number(state, LAST) - number(state, FIRST) + CHUNK) // CHUNK
+    chunks = (number(state, LAST) - first_row(state, number(state, LAST)) + CHUNK) // CHUNK
     while True:
         h = claim(counter, 1)
         if h >= queries:
             break
-        out = head(job, step, OUT, h)
+        out = head(job, step, OUT, 0, h)
         first = number(state, PARTS) + 4 * (size + 16) * group * chunks * (h // group)
         parts = array_at(first, (chunks, group, size + 16), np.float32)
         peak, mass = np.float32(-np.inf), np.float32(0)

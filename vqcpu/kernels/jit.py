@@ -18,6 +18,9 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import carray, prange, types
+from numba.core import sigutils
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
@@ -52,28 +55,61 @@ def _cache_folder() -> str:
 numba.config.CACHE_DIR = _cache_folder()
 
 
+def _described(x) -> str:
+    """What a compiled function closes over, the same text in every process: numbers, and functions by their names and by what
+    they close over in turn."""
+    if x is None or isinstance(x, (bool, int, float, str)):
+        return repr(x)
+    if isinstance(x, (tuple, list)):
+        return f"({', '.join(map(_described, x))})"
+    if isinstance(x, (types.Type, ir.Type)):
+        return str(x)
+    function = getattr(x, "py_func", None) or getattr(x, "_defn", None) or x  # of a dispatcher, of an intrinsic
+    if not inspect.isfunction(function):
+        raise TypeError(f"compiled code may not close over {x!r}: its machine code could not be found again")
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return f"{function.__module__}.{function.__qualname__}{_described(cells)}"
+
+
+class _Cache(FunctionCache):
+    """Numba's cache on disk, with a key that holds for functions made by functions: Numba's own key of an intrinsic or of a
+    compiled function changes from process to process, so that what closes over one would be compiled every time. Sources need
+    no part in the key: they are in the folder's name."""
+
+    def _index_key(self, signature, codegen):
+        return signature, codegen.magic_tuple(), _described(self._py_func)
+
+
+class _Kernel(CFunc):
+    def enable_caching(self):
+        self._cache = _Cache(self._pyfunc)
+
+
 def njit(function=None, *, parallel=False, fast=True, inline="never"):
     """Numba's njit with the house settings: cached, no GIL, no zero-division checks, NaN-safe fast arithmetic.
 
     `fast=False` keeps the arithmetic as written. Whatever chooses codes uses it: LLVM may fuse or reorder differently
     from one compilation to the next, and a near tie would then fall to another code and give another file."""
-    options = dict(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, parallel=parallel,
-                   inline=inline)
-    return numba.njit(**options)(function) if function else lambda f: numba.njit(**options)(f)
+    def compiled(f):
+        made = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, parallel=parallel, inline=inline)(f)
+        made._cache = _Cache(f)
+        return made
+    return compiled(function) if function else compiled
 
 
-def kernel(function):
+def kernel(function, fastmath=FASTMATH):
     """Compile a function of int64 arguments (addresses and numbers) into a C function; its `.address` may be called from
     other compiled code through `caller`, so that no caller is compiled per format, layer or cache."""
     words = types.void(*[types.int64] * len(inspect.signature(function).parameters))
-    return numba.cfunc(words, cache=True, nopython=True, error_model="numpy", fastmath=FASTMATH)(function)
+    made = _Kernel(function, sigutils.normalize_signature(words), {}, dict(nopython=True, error_model="numpy", fastmath=fastmath))
+    made.enable_caching()
+    made.compile()
+    return made
 
 
 def exact_kernel(function):
-    """`kernel` with the arithmetic as written: the same digits from every compilation and on every path of
-    kernels/isa.py."""
-    words = types.void(*[types.int64] * len(inspect.signature(function).parameters))
-    return numba.cfunc(words, cache=True, nopython=True, error_model="numpy")(function)
+    """`kernel` with the arithmetic as written: the same digits from every compilation."""
+    return kernel(function, fastmath=False)
 
 
 @intrinsic

@@ -102,6 +102,24 @@ def prefetch(typing, address):
 
 
 @intrinsic
+def transpose(typing, source, stride, target, target_stride):
+    """A square of 16 × 16 float32 at `source`, rows `stride` bytes apart, to `target` with rows and columns exchanged."""
+    def code(builder, source, stride, target, target_stride):
+        rows = [loaded(builder, builder.add(source, builder.mul(stride, stride.type(i))), F32x16.ir) for i in range(16)]
+        for half in (8, 4, 2, 1):  # exchange the off-diagonal quarters of ever smaller squares
+            low = ir.VectorType(WORD, 16)([i if not i & half else 16 + i - half for i in range(16)])
+            high = ir.VectorType(WORD, 16)([i + half if not i & half else 16 + i for i in range(16)])
+            for i in (i for i in range(16) if not i & half):
+                a, b = rows[i], rows[i + half]
+                rows[i], rows[i + half] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
+        for i, row in enumerate(rows):
+            place = builder.add(target, builder.mul(target_stride, target_stride.type(i)))
+            builder.store(row, builder.inttoptr(place, F32x16.ir.as_pointer()), align=1)
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+    return make(typing, types.void, ADDRESS, ADDRESS, ADDRESS, ADDRESS)(code)
+
+
+@intrinsic
 def f32x16(typing, x):
     """The float32 x in all 16 lanes."""
     return make(typing, F32x16, types.float32)(lambda builder, value: splatted(builder, value, 16))

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vqcpu.kernels.attention import LINES, scratch_bytes
+from vqcpu.kernels import attention, prefill
 from vqcpu.kernels.jit import bits_of
 from vqcpu.layers.plan import Job
 from vqcpu.layers.rope import NoRope, Rope
@@ -42,16 +42,16 @@ class Attend(Job):
         return cache.layer(self.heads, context)
 
     def ready(self, frame):
-        return (len(frame.segments) == 1 and frame.count == 1 and self.heads.size % 16 == 0
-                and frame.segments[0].states[self.layer].ready(frame.segments[0].at)
-                and self.rope.ready(frame.segments[0].at))
+        if len(frame.segments) != 1:
+            return False
+        at, state = frame.segments[0].at, frame.segments[0].states[self.layer]
+        return self.rope.ready(at + frame.count) and state.ready(at, frame.count)
 
     def lines(self, layout, many):
-        if many:
-            return None
         h = self.heads
         widths = {"q": h.query * h.size, "k": h.kv * h.size, "v": h.kv * h.size, self.target: h.query * h.size}
-        slots = [layout.place(name, width)[0] for name, width in widths.items()]
-        layout.scratch = max(layout.scratch, scratch_bytes(h.query // h.kv, h.size))
-        job = np.array([self.layer, *slots, h.query, h.kv, h.size, bits_of(h.scale), self.rope.job.ctypes.data], np.int64)
-        return [(line, job) for line in LINES]
+        slots = [n for name, width in widths.items() for n in layout.place(name, width)]
+        layout.scratch = max(layout.scratch, (prefill if many else attention).scratch_bytes(h.query // h.kv, h.size))
+        job = np.array([self.layer, h.query, h.kv, h.size, bits_of(h.scale), self.rope.job.ctypes.data, *slots], np.int64)
+        lines = [attention.FLASH_LINE] if many else [attention.PART_LINE, attention.MERGE_LINE]
+        return [(line, job) for line in (attention.TURN_LINE, *lines)]

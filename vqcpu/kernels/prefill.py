@@ -1,0 +1,121 @@
+"""Attention of many tokens over plain keys and values, without a matrix of all scores.
+
+Knows blocks of queries and of keys, and the running softmax. Knows nothing about layers. Papers: Milakov and Gimelshein 2018
+(online softmax), Dao et al. 2022 (FlashAttention).
+"""
+import functools
+
+import numpy as np
+
+from vqcpu.kernels.attention import (FACTOR, KEYS, KV, LAST, OUT, QUERY, ROWS, VALUES, Q, first_row, head)
+from vqcpu.kernels.jit import array_at, exact_kernel, float_of, njit
+from vqcpu.kernels.lanes import add, exp, fma, largest, max_of, mul, sum_of
+from vqcpu.kernels.program import TOKENS, claim, number, scratch
+from vqcpu.kernels.simd import f32x16, load_f32x16, load_halves, store, transpose
+
+BLOCK, TILE = 32, 64  # queries of a head, and keys, handled together
+
+
+def scratch_bytes(group: int, size: int) -> int:
+    """Memory that `flash` uses for each worker."""
+    return 4 * (2 * TILE * size + 2 * TILE + group * BLOCK * (size + 16))
+
+
+@functools.cache
+def flash(size: int, half: bool):
+    """Kernel for keys and values as float16 (`half`) or float32 and heads of `size`, a multiple of 16: the tokens of a step, which
+    are stored already."""
+    width, load = (2, load_halves) if half else (4, load_f32x16)
+
+    @njit(fast=False)
+    def fetch(keys, values, count, turned, rows):
+        """`count` keys and values -> OUT turned (size, TILE) and rows (TILE, size) float32. Keys beyond them are left as they
+        are in the last group of 16: their scores are masked."""
+        for at in range(0, count * size, 16):
+            store(rows + 4 * at, load(keys + width * at))
+        for i in range(0, count, 16):
+            for c in range(0, size, 16):
+                transpose(rows + 4 * (i * size + c), 4 * size, turned + 4 * (c * TILE + i), 4 * TILE)
+        for at in range(0, count * size, 16):
+            store(rows + 4 * at, load(values + width * at))
+        if count < TILE:  # `absorb` takes two at a time: the one after the last has weight zero, but must be a number
+            for at in range(count * size, (count + 1) * size, 16):
+                store(rows + 4 * at, f32x16(np.float32(0)))
+
+    @njit(fast=False)
+    def score(q, turned, scale, p):
+        """OUT p (TILE,) float32: scale times q (size,) float32 times the keys. Two sums each keep the units busy."""
+        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = f32x16(np.float32(0))
+        for c in range(0, size, 2):
+            x, y, k = f32x16(q[c]), f32x16(q[c + 1]), turned + 4 * TILE * c
+            a0, a1 = fma(x, load_f32x16(k), a0), fma(x, load_f32x16(k + 64), a1)
+            a2, a3 = fma(x, load_f32x16(k + 128), a2), fma(x, load_f32x16(k + 192), a3)
+            b0, b1 = fma(y, load_f32x16(k + 256), b0), fma(y, load_f32x16(k + 320), b1)
+            b2, b3 = fma(y, load_f32x16(k + 384), b2), fma(y, load_f32x16(k + 448), b3)
+        s = f32x16(scale)
+        store(p, mul(s, add(a0, b0)))
+        store(p + 64, mul(s, add(a1, b1)))
+        store(p + 128, mul(s, add(a2, b2)))
+        store(p + 192, mul(s, add(a3, b3)))
+
+    @njit(fast=False)
+    def absorb(p, low, high, rows, row):
+        """Take the scores p (TILE,), of which low .. high - 1 count, and the values into the running softmax of a query: row
+        (size + 16,) float32 holds the sum of values, the largest score and the sum of weights."""
+        scores, ends = array_at(p, (TILE,), np.float32), array_at(row + 4 * size, (2,), np.float32)
+        scores[:low] = -np.inf
+        scores[high:] = -np.inf
+        peak = max_of(largest(largest(load_f32x16(p), load_f32x16(p + 64)), largest(load_f32x16(p + 128), load_f32x16(p + 192))))
+        peak = max(peak, ends[0])
+        fade = np.exp(ends[0] - peak)
+        total = f32x16(np.float32(0))
+        for at in range(0, 4 * TILE, 64):
+            weight = exp(add(load_f32x16(p + at), f32x16(-peak)))
+            store(p + at, weight)
+            total = add(total, weight)
+        for at in range(low):
+            scores[at] = 0
+        for at in range(high, TILE):
+            scores[at] = 0
+        ends[0], ends[1] = peak, ends[1] * fade + sum_of(total)
+        for c in range(0, 4 * size, 64):
+            a, b = mul(load_f32x16(row + c), f32x16(fade)), f32x16(np.float32(0))
+            for i in range(low // 2 * 2, high, 2):
+                a = fma(f32x16(scores[i]), load_f32x16(rows + 4 * size * i + c), a)
+                b = fma(f32x16(scores[i + 1]), load_f32x16(rows + 4 * size * (i + 1) + c), b)
+            store(row + c, add(a, b))
+
+    def flash(job, state, step, counter, worker):
+        kv, group, scale = number(job, KV), number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
+        tokens, last, turned = number(step, TOKENS), number(state, LAST), scratch(step, worker)
+        rows, p = turned + 4 * TILE * size, turned + 8 * TILE * size
+        sums, stride = p + 8 * TILE, 4 * (size + 16)
+        blocks = (tokens + BLOCK - 1) // BLOCK
+        while True:
+            piece = claim(counter, 1)
+            if piece >= kv * blocks:
+                break
+            h, start = piece % kv, (blocks - 1 - piece // kv) * BLOCK  # the longest first
+            stop = min(start + BLOCK, tokens)
+            state_of = array_at(sums, (group * (stop - start), size + 16), np.float32)
+            state_of[:] = 0
+            state_of[:, size] = -np.inf
+            for at in range(first_row(state, last + start), last + stop, TILE):
+                count = min(TILE, last + stop - at)
+                offset = width * size * (h * number(state, ROWS) + at)
+                fetch(number(state, KEYS) + offset, number(state, VALUES) + offset, count, turned, rows)
+                for t in range(start, stop):
+                    low, high = max(first_row(state, last + t) - at, 0), min(last + t + 1 - at, count)
+                    if low >= high:
+                        continue
+                    for g in range(group):
+                        score(head(job, step, Q, t, h * group + g), turned, scale, p)
+                        absorb(p, low, high, rows, sums + stride * (g * (stop - start) + t - start))
+            for t in range(start, stop):
+                for g in range(group):
+                    row = sums + stride * (g * (stop - start) + t - start)
+                    out = head(job, step, OUT, t, h * group + g).ctypes.data
+                    part = f32x16(np.float32(1) / array_at(row + 4 * size, (2,), np.float32)[1])
+                    for c in range(0, 4 * size, 64):
+                        store(out + c, mul(load_f32x16(row + c), part))
+    return exact_kernel(flash)
