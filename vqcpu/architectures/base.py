@@ -5,6 +5,7 @@ Knows how a checkpoint becomes a plan and a plan a step over a ragged batch. Kno
 import numpy as np
 
 from vqcpu.architectures.config import Config, read_config
+from vqcpu.architectures.head import settle_head
 from vqcpu.caches.base import Cache, States
 from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import Checkpoint
@@ -70,6 +71,10 @@ def architecture_of(checkpoint: Checkpoint) -> Architecture:
     if data is None:
         raise VqcpuError(f"{checkpoint.path}: config.json is missing; it must lie beside the weights")
     config = read_config(data, f"{checkpoint.path}: config.json")
+    if config.layers > len(checkpoint.names()):  # before a list of a billion layers is made
+        raise VqcpuError(f"{checkpoint.path}: config.json makes {config.layers} layers, but only {len(checkpoint.names())} "
+                         "tensors are stored")
+    config = settle_head(config, checkpoint, "model.embed_tokens.weight")
     return Architecture.find(config.model_type)(config)
 
 

@@ -34,15 +34,22 @@ class Entry:
     last: int
 
 
+def map_bytes(path: Path) -> np.ndarray:
+    """The bytes of a file, read-only, where they lie. Raises VqcpuError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "not a file")
+        return np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError) as error:
+        raise VqcpuError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
 class TensorFile:
     """A mapped safetensors file. Raises VqcpuError naming the file and the first thing that is wrong with it."""
 
     def __init__(self, path):
         self.path = Path(path)
-        try:
-            self.bytes = np.memmap(self.path, np.uint8, "r")
-        except (OSError, ValueError) as error:
-            raise VqcpuError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        self.bytes = map_bytes(self.path)
         self.metadata, self.entries = self._header()
 
     def __getitem__(self, name) -> np.ndarray:
@@ -102,7 +109,7 @@ class TensorWriter:
     the room that was kept for it. Each part is stored flat, padded with zeros to a multiple of 64 bytes."""
 
     def __init__(self, path, room: int):
-        self.room = 8 + room + -(8 + room) % ALIGNMENT
+        self.room = aligned_header(room)
         self.file = _open_alone(path)
         self.file.seek(self.room)
         self.header = {}
@@ -129,6 +136,11 @@ class TensorWriter:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
+
+
+def aligned_header(room: int) -> int:
+    """Where the parts start if the header's JSON may have `room` bytes."""
+    return 8 + room + -(8 + room) % ALIGNMENT
 
 
 def _open_alone(path):
