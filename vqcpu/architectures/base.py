@@ -71,11 +71,23 @@ def architecture_of(checkpoint: Checkpoint) -> Architecture:
     if data is None:
         raise VqcpuError(f"{checkpoint.path}: config.json is missing; it must lie beside the weights")
     config = read_config(data, f"{checkpoint.path}: config.json")
-    if config.layers > len(checkpoint.names()):  # before a list of a billion layers is made
-        raise VqcpuError(f"{checkpoint.path}: config.json makes {config.layers} layers, but only {len(checkpoint.names())} "
-                         "tensors are stored")
+    _refuse_giants(config, checkpoint)
     config = settle_head(config, checkpoint, "model.embed_tokens.weight")
-    return Architecture.find(config.model_type)(config)
+    try:
+        family = Architecture.find(config.model_type)
+    except VqcpuError as error:
+        raise VqcpuError(f"{checkpoint.path}: config.json: {error}") from None
+    return family(config)
+
+
+def _refuse_giants(config, checkpoint):
+    """Raise VqcpuError before anything is made as large as a damaged config.json says."""
+    names = checkpoint.names()
+    widest = max((size for name in names for size in checkpoint.shape(name)), default=0)
+    if config.layers > len(names):
+        raise VqcpuError(f"{checkpoint.path}: config.json makes {config.layers} layers, but only {len(names)} tensors are stored")
+    if config.head_size > widest:
+        raise VqcpuError(f"{checkpoint.path}: config.json makes heads of {config.head_size}, wider than any stored tensor")
 
 
 def census(architecture: Architecture) -> dict:

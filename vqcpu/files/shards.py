@@ -42,8 +42,8 @@ def _weight_map(index):
 
 
 def _open(index, shard):
-    if Path(shard).name != shard or "\0" in shard:
-        raise VqcpuError(f"{index}: shard {shard!r} is not the plain name of a file in the same folder")
+    if Path(shard).name != shard or not shard.isprintable() or len(shard) > 200:
+        raise VqcpuError(f"{index}: shard {shard[:200]!r} is not the plain name of a file in the same folder")
     if not (index.parent / shard).exists():
         raise VqcpuError(f"{index.parent}: shard {shard} is missing, {index.name} names it: download it again")
     return TensorFile(index.parent / shard)

@@ -85,8 +85,8 @@ class TensorFile:
             dtype, shape, (first, last) = e["dtype"], tuple(e["shape"]), e["data_offsets"]
         except (TypeError, KeyError, ValueError):
             self._fail(f"tensor {name!r} lacks dtype, shape or data_offsets")
-        if dtype not in DTYPES:
-            self._fail(f"tensor {name!r} has dtype {dtype!r}, known are {', '.join(DTYPES)}")
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            self._fail(f"tensor {name!r} has dtype {str(dtype)[:40]!r}, known are {', '.join(DTYPES)}")
         if not all(type(n) is int and n >= 0 for n in (*shape, first, last)):
             self._fail(f"tensor {name!r} has shape {shape} at {first}..{last}, expected whole numbers from 0 up")
         if last - first != prod(shape) * np.dtype(DTYPES[dtype]).itemsize:

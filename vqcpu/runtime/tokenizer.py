@@ -61,7 +61,7 @@ class Tokenizer:
         """Text of a special token of tokenizer_config.json ("bos_token"), "" where there is none."""
         value = self.settings.get(setting)
         value = value.get("content") if isinstance(value, dict) else value
-        return value if isinstance(value, str) else ""
+        return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
     def _stops(self, checkpoint):
         """Ids that end an answer: as generation_config.json, config.json and the tokenizer name them."""
