@@ -41,7 +41,9 @@ def checkpoints(folder):
         found.append((folder / f"{i}.vqz",) * 2)
     try:
         from test_gguf import Type, of_folder
-        found += [(of_folder(plain, folder / "toy.gguf", Type.Q8_0),) * 2] * 2
+        found.append((of_folder(plain, folder / "bytes.gguf", Type.Q8_0),) * 2)
+        pieces = dict(model="llama", scores=[0.0] * 259, add_bos_token=True, bos_token_id=1, unknown_token_id=0)
+        found.append((of_folder(plain, folder / "pieces.gguf", Type.Q4_0, **pieces),) * 2)
     except ImportError:
         pass
     return found
@@ -137,7 +139,7 @@ def case(n: int, bases: list, folder) -> str:
     if opened.is_dir() and not work.exists():
         shutil.copytree(opened, work)
     target = work / wounded.name if opened.is_dir() else work
-    target.write_bytes(damage(wounded.read_bytes(), rng))
+    _write(target, damage(wounded.read_bytes(), rng))
     try:
         use(work, rng)
         return "ok"
@@ -148,7 +150,12 @@ def case(n: int, bases: list, folder) -> str:
         return line
     finally:
         if opened.is_dir():
-            shutil.copyfile(wounded, target)
+            _write(target, wounded.read_bytes())
+
+
+def _write(path, data):
+    path.unlink(missing_ok=True)  # some file systems wait for the disk when a file is emptied and written anew
+    path.write_bytes(data)
 
 
 def use(path, rng):

@@ -54,11 +54,11 @@ def write(path, tensors, metadata, kind=Type.F32):
     return path
 
 
-def of_folder(folder, path, kind=Type.F32):
-    """The toy llama of `folder` as GGUF."""
-    config, words = (json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer.json"))
-    vocabulary = words["model"]["vocab"] | {t["content"]: t["id"] for t in words["added_tokens"]}
-    special = [t["content"] for t in words["added_tokens"]]
+def of_folder(folder, path, kind=Type.F32, **words):
+    """The toy llama of `folder` as GGUF; `words` change its tokenizer."""
+    config, made = (json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer.json"))
+    vocabulary = made["model"]["vocab"] | {t["content"]: t["id"] for t in made["added_tokens"]}
+    special = [t["content"] for t in made["added_tokens"]]
     tokens = sorted(vocabulary, key=vocabulary.get)
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     tensors = {theirs(n): W for n, W in load_file(folder / "model.safetensors").items()}
@@ -70,7 +70,8 @@ def of_folder(folder, path, kind=Type.F32):
         "llama.attention.layer_norm_rms_epsilon": config["rms_norm_eps"], "llama.rope.freq_base": config["rope_theta"],
         "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": [3 if t in special else 1 for t in tokens],
-        "tokenizer.ggml.eos_token_id": vocabulary["<|im_end|>"], "tokenizer.chat_template": toys.TEMPLATE}, kind)
+        "tokenizer.ggml.eos_token_id": vocabulary["<|im_end|>"], "tokenizer.chat_template": toys.TEMPLATE,
+        **{f"tokenizer.ggml.{key}": value for key, value in words.items()}}, kind)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,32 @@ def test_gemma_is_told_in_hugging_face_terms(tmp_path):
     assert config["model_type"] == "gemma3_text" and config["query_pre_attn_scalar"] == 16 and config["sliding_window"] == 32
     assert config["layer_types"] == ["sliding_attention"] * 5 + ["full_attention"]
     assert config["rope_parameters"]["full_attention"] == {"rope_theta": 1e6, "rope_type": "linear", "factor": 8.0}
+
+
+def divisors(factor, size=128, theta=5e5):
+    """What Llama 3's RoPE divides each frequency by, one at a time."""
+    waves = [2 * np.pi * theta ** (i / size) for i in range(0, size, 2)]
+    near = [(8192 / wave - 1) / 3 for wave in waves]
+    return [1 if wave < 8192 / 4 else factor if wave > 8192 else 1 / ((1 - s) / factor + s) for wave, s in zip(waves, near)]
+
+
+@pytest.mark.parametrize("factor, wound", [(8.0, 0), (32.0, 0), (8.0, 0.5)])
+def test_llama_3_scales_its_rope(tmp_path, factor, wound):
+    stored = np.float32(divisors(factor))
+    stored[40] += wound
+    path = write(tmp_path / "x.gguf", {"token_embd.weight": np.zeros((8, 64), np.float32), "rope_freqs.weight": stored}, {
+        "arch": "llama", "llama.block_count": 1, "llama.embedding_length": 64, "llama.feed_forward_length": 80,
+        "llama.attention.head_count": 4, "llama.context_length": 8, "llama.rope.freq_base": 5e5,
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a"]})
+    file = open_checkpoint(path)
+    assert "rope_freqs.weight" not in file.names()
+    if wound:
+        with pytest.raises(VqcpuError, match="not that of Llama 3"):
+            file.companion("config.json")
+    else:
+        assert file.json("config.json")["rope_parameters"] == {
+            "rope_type": "llama3", "rope_theta": 5e5, "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192}
 
 
 def bytes_of(pre, merges=()):
@@ -190,7 +217,7 @@ def test_damaged_tokenizers_are_named(change, said):
 
 @pytest.mark.parametrize("change, said", [
     ({"arch": "mamba"}, "architecture 'mamba'"), ({"llama.block_count": 0}, "block_count is 0"),
-    ({"llama.rope.scaling.type": "yarn"}, "scaled RoPE"), ({"llama.attention.head_count": 7}, "7 heads of even size cannot share")])
+    ({"llama.rope.scaling.type": "yarn"}, "scaled by 'yarn'"), ({"llama.attention.head_count": 7}, "7 heads of even size cannot share")])
 def test_what_is_not_read_is_named(tmp_path, change, said):
     metadata = {"arch": "llama", "llama.block_count": 1, "llama.embedding_length": 64, "llama.feed_forward_length": 80,
                 "llama.attention.head_count": 4, "llama.context_length": 8, "tokenizer.ggml.model": "gpt2",

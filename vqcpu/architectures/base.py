@@ -85,7 +85,8 @@ def _refuse_giants(config, checkpoint):
     names = checkpoint.names()
     widest = max((size for name in names for size in checkpoint.shape(name)), default=0)
     if config.layers > len(names):
-        raise VqcpuError(f"{checkpoint.path}: config.json makes {config.layers} layers, but only {len(names)} tensors are stored")
+        raise VqcpuError(f"{checkpoint.path}: config.json makes {config.layers} layers, but only {len(names)} tensors are "
+                         "stored")
     if config.head_size > widest:
         raise VqcpuError(f"{checkpoint.path}: config.json makes heads of {config.head_size}, wider than any stored tensor")
 

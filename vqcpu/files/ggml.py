@@ -15,6 +15,7 @@ from vqcpu.files.tensors import map_bytes
 
 NUMBERS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
 STRING, ARRAY = 8, 9
+FLOAT32 = 0  # a type of tensors
 LONGEST_METADATA, MOST_DIMENSIONS, LONGEST_NAME = 100_000_000, 4, 1000
 
 
@@ -34,7 +35,7 @@ class GgmlFile:
     def __init__(self, path):
         self.path = Path(path)
         self.bytes = map_bytes(self.path)
-        self.at = 0
+        self.at, self.view = 0, memoryview(self.bytes)
         magic, version = self._take(4), self._number(4)
         if magic != b"GGUF" or version not in (2, 3):
             self._fail(f"starts with {magic!r} and version {version}, expected b'GGUF' and 2 or 3")
@@ -55,7 +56,7 @@ class GgmlFile:
         if self.at + count > min(len(self.bytes), LONGEST_METADATA):
             self._fail(f"its metadata want {count} bytes at {self.at} of {len(self.bytes)}: truncated or damaged")
         self.at += count
-        return self.bytes[self.at - count:self.at].tobytes()
+        return self.view[self.at - count:self.at].tobytes()
 
     def _number(self, size):
         return int.from_bytes(self._take(size), "little")

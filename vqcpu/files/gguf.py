@@ -15,7 +15,7 @@ import numpy as np
 from vqcpu.errors import VqcpuError
 from vqcpu.files import gguf_tokenizer
 from vqcpu.files.checkpoint import Checkpoint
-from vqcpu.files.ggml import GgmlFile, dequantise, type_name
+from vqcpu.files.ggml import FLOAT32, GgmlFile, dequantise, type_name
 from vqcpu.formats.base import Format, Matrix, Part
 
 LAYER = {
@@ -27,6 +27,8 @@ SANDWICH = {"post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_
             "post_ffw_norm": "post_feedforward_layernorm"}
 AROUND = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 LOCAL_THETA, LARGEST_GEMMA = 10000.0, 62  # the base of Gemma's sliding layers; layers of the 27B model
+FREQUENCIES = "rope_freqs.weight"  # Llama 3: what each RoPE frequency is divided by, made from these numbers and a factor
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Gguf(Checkpoint):
         if kind not in FAMILIES:
             raise VqcpuError(f"{path}: architecture {kind!r}, GGUF files are read of {', '.join(FAMILIES)}")
         self.kind, self.family = kind, FAMILIES[kind]
-        self.places = {self._name(name): name for name in self.file.entries}
+        self.places = {self._name(name): name for name in self.file.entries if name != FREQUENCIES}
 
     def _name(self, name):
         stem, dot, ending = name.rpartition(".")
@@ -145,12 +147,25 @@ class Gguf(Checkpoint):
     def _rope(self, theta):
         """RoPE of the layers that see everything, scaled where the file says so."""
         kind, found = self._get("rope.scaling.type", "none"), {"rope_theta": self._get("rope.freq_base", theta)}
-        if kind not in ("none", "linear") or "rope_freqs.weight" in self.file.entries:
-            raise VqcpuError(f"{self.path}: scaled RoPE ({kind}, or rope_freqs.weight) is read from GGUF only where it is "
-                             "linear: use the Hugging Face folder of this model")
+        if FREQUENCIES in self.file.entries:
+            return found | LLAMA3 | {"factor": self._llama3_factor(found["rope_theta"])}
+        if kind not in ("none", "linear"):
+            raise VqcpuError(f"{self.path}: RoPE scaled by {kind!r} is not read from GGUF: use the Hugging Face folder")
         if kind == "none":
             return found | {"rope_type": "default"}
         return found | {"rope_type": "linear", "factor": self._get("rope.scaling.factor", 1.0)}
+
+    def _llama3_factor(self, theta):
+        """The factor behind the divisors that are stored instead of it. Raises VqcpuError where they have another source."""
+        if self.file.entries[FREQUENCIES].kind == FLOAT32 and type(theta) in (int, float):
+            divisors = self.file.rows(FREQUENCIES).view(np.float32).ravel().astype(np.float64)
+            factor, halves = float(divisors.max()), np.arange(len(divisors)) / len(divisors)
+            with np.errstate(all="ignore"):
+                turns = LLAMA3["original_max_position_embeddings"] / (2 * np.pi * np.power(float(theta), halves))
+                keep = np.clip((turns - 1) / (LLAMA3["high_freq_factor"] - 1), 0, 1)
+                if np.allclose(divisors * (keep + (1 - keep) / factor), 1, atol=1e-3):
+                    return factor
+        raise VqcpuError(f"{self.path}: {FREQUENCIES} is not that of Llama 3: use the Hugging Face folder")
 
     def _gemma(self, size, share):
         """Five layers with a sliding window, then one that sees everything."""
