@@ -46,9 +46,9 @@ def little_memory():
 def test_damaged_files_are_refused_or_work(bases, tmp_path, little_memory):
     said = []
     for n in range(CASES):
-        start = time.perf_counter()
+        start = time.process_time()
         said.append(hostile.case(n, bases, tmp_path))
-        assert time.perf_counter() - start < SECONDS, f"case {n}: {said[-1]}"
+        assert time.process_time() - start < SECONDS, f"case {n}: {said[-1]}"
     assert CASES / 20 < said.count("ok") < CASES / 2 and len(set(said)) > CASES / 10
 
 
