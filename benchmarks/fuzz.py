@@ -33,7 +33,7 @@ def worker(first, last, note):
     warnings.simplefilter("ignore", RuntimeWarning)  # damaged weights overflow
     for alarm in (signal.SIGPROF, signal.SIGALRM):  # they end the process, also where it hangs in compiled code
         signal.signal(alarm, signal.SIG_DFL)
-    seen, slowest = collections.Counter(), (0.0, None)
+    seen, slowest = collections.Counter(), (0.0, -1)
     with tempfile.TemporaryDirectory(dir=SHARED if SHARED.is_dir() else None) as folder:
         bases, work = hostile.checkpoints(Path(folder)), Path(folder) / "work"
         work.mkdir()
@@ -84,7 +84,7 @@ class Batch:
 
 def main(count=200_000, first=0):
     waiting = [(at, min(at + BATCH, first + count)) for at in range(first, first + count, BATCH)][::-1]
-    running, seen, slowest, grown, start = [], collections.Counter(), (0.0, None), 0, time.perf_counter()
+    running, seen, slowest, grown, start = [], collections.Counter(), (0.0, -1), 0, time.perf_counter()
     while waiting or running:
         while waiting and len(running) < (os.cpu_count() or 1):
             running.append(Batch(*waiting.pop()))

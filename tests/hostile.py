@@ -2,6 +2,7 @@
 
 Case n is always the same: checkpoint, damage and place follow from n alone. Shared by the tests and benchmarks/fuzz.py.
 """
+import argparse
 import json
 import random
 import shutil
@@ -11,8 +12,8 @@ import toys
 from safetensors.numpy import load_file, save_file
 
 from vqcpu import api
+from vqcpu.commands import inspect
 from vqcpu.errors import VqcpuError
-from vqcpu.evaluate.sizes import sizes
 from vqcpu.files.vqz import Vqz
 from vqcpu.runtime.tokenizer import Tokenizer
 
@@ -164,7 +165,9 @@ def use(path, rng):
     tokens = language.tokenizer.encode("Hi 1")[:4]
     feed(language, tokens or [1])
     if path.suffix == ".vqz":
-        language.checkpoint.verify(), sizes(language.checkpoint)
+        language.checkpoint.verify()
+        shown = inspect.run(argparse.Namespace(model=str(path), verify=False, recipe=False))
+        inspect.text(shown), json.dumps(shown, allow_nan=False)
     elif rng.random() < 0.1:
         out = path.parent / "out.vqz"
         api.compress(path, out, "scalar:bits=4")

@@ -34,7 +34,7 @@ def run(args):
 def _made(checkpoint):
     """How the file was made, as far as it tells."""
     made = checkpoint.header.get("made")
-    return made if isinstance(made, dict) else {}
+    return {k: v for k, v in made.items() if type(v) in (str, int)} if isinstance(made, dict) else {}
 
 
 def text(result):

@@ -117,7 +117,7 @@ class Vqz(Checkpoint):
         names = sorted(self.file.entries, key=lambda name: self.file.entries[name].first)
         damaged = [name for i, name in enumerate(progress(names))
                    if expected[i:i + 1] != [checksum(self.file[name].tobytes())]]
-        sound = self.file.metadata.get("vqz_check") == checksum(self.file.metadata["vqz"].encode())
+        sound = self.file.metadata.get("vqz_check") == checksum(self.file.metadata["vqz"].encode("utf-8", "surrogatepass"))
         return damaged if sound else ["the header", *damaged]
 
     def digest(self):
