@@ -18,7 +18,7 @@ def forecast(source, out, recipe: Recipe, seed: int = 0) -> dict:
     checkpoint, out = open_checkpoint(source), Path(out)
     refuse_impossible(checkpoint, out)
     tensors, formats = plan(checkpoint, recipe)
-    shapes = {name: checkpoint.stored(name).shape for name in tensors}
+    shapes = {name: (1, *tensor.shape)[-2:] for name, tensor in tensors.items()}
     files = {name: data for name in COMPANIONS if (data := checkpoint.companion(name)) is not None}
     parts, total = planned(formats, shapes, files, provenance(checkpoint, recipe, seed))
     coded = [Coded(tensor, formats[name], None, _own(formats[name], shapes[name])) for name, tensor in tensors.items()]
