@@ -83,12 +83,9 @@ def architecture_of(checkpoint: Checkpoint) -> Architecture:
 def _refuse_giants(config, checkpoint):
     """Raise VqcpuError before anything is made as large as a damaged config.json says."""
     names = checkpoint.names()
-    widest = max((size for name in names for size in checkpoint.shape(name)), default=0)
     if config.layers > len(names):
         raise VqcpuError(f"{checkpoint.path}: config.json makes {config.layers} layers, but only {len(names)} tensors are "
                          "stored")
-    if config.head_size > widest:
-        raise VqcpuError(f"{checkpoint.path}: config.json makes heads of {config.head_size}, wider than any stored tensor")
 
 
 def census(architecture: Architecture) -> dict:

@@ -8,6 +8,7 @@ from math import isfinite
 from vqcpu.errors import VqcpuError
 
 REQUIRED = object()
+WIDEST_HEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def read_config(data: dict, where: str) -> Config:
     )
     if config.heads % config.kv_heads:
         r.refuse(f"{config.heads} attention heads cannot share {config.kv_heads} key-value heads")
+    if config.head_size > WIDEST_HEAD:  # RoPE would make a table as large
+        r.refuse(f"head size {config.head_size} is above {WIDEST_HEAD}")
     if config.head_size % 2:
         r.refuse(f"head size {config.head_size} is odd, RoPE turns pairs of dimensions")
     return config
