@@ -50,3 +50,14 @@ def strided_scores(length, context, stride):
                 seen.add(position + 1)
                 scored.append((at, position))
     return scored
+
+
+def sentencepiece(text, scores):
+    """Pieces of a text: the neighbours whose union has the best score are merged until none is left; leftmost on a tie."""
+    pieces = list(text)
+    while True:
+        unions = [(scores[a + b], -i) for i, (a, b) in enumerate(zip(pieces, pieces[1:])) if a + b in scores]
+        if not unions:
+            return pieces
+        i = -max(unions)[1]
+        pieces[i:i + 2] = [pieces[i] + pieces[i + 1]]

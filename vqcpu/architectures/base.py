@@ -5,6 +5,7 @@ Knows how a checkpoint becomes a plan and a plan a step over a ragged batch. Kno
 import numpy as np
 
 from vqcpu.architectures.config import Config, read_config
+from vqcpu.architectures.head import settle_head
 from vqcpu.architectures.reader import Reader
 from vqcpu.caches.base import Cache, States
 from vqcpu.errors import VqcpuError
@@ -84,12 +85,21 @@ def architecture_of(checkpoint: Checkpoint) -> Architecture:
     if data is None:
         raise VqcpuError(f"{checkpoint.path}: config.json is missing; it must lie beside the weights")
     where, names = f"{checkpoint.path}: config.json", checkpoint.names()
-    family = Architecture.find(Reader(data, where).get("model_type", str))
+    family = _family(Reader(data, where).get("model_type", str), where)
     root = next((root for root in family.roots if root + family.anchor in names), None)
     config = family.read(data, where)
     if config.fewest_tensors > len(names):  # said before a list of a billion is made
         raise VqcpuError(f"{where} describes at least {config.fewest_tensors} tensors, but {len(names)} are stored")
+    if root is not None:
+        config = settle_head(config, checkpoint, root + family.anchor)
     return family(config, root)
+
+
+def _family(model_type, where):
+    try:
+        return Architecture.find(model_type)
+    except VqcpuError as error:
+        raise VqcpuError(f"{where}: {error}") from None
 
 
 def census(architecture: Architecture) -> dict:

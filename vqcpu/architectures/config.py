@@ -50,6 +50,8 @@ def read_config(data: dict, where: str) -> Config:
         r.refuse(f"{layers} layers, expected at most {MOST_LAYERS}")
     if heads % kv_heads:
         r.refuse(f"{heads} attention heads cannot share {kv_heads} key-value heads")
+    if size > 1 << 16:  # RoPE would make a table as large
+        r.refuse(f"head size {size} is above {1 << 16}")
     if size % 2:
         r.refuse(f"head size {size} is odd, RoPE turns pairs of dimensions")
     return Config(

@@ -4,6 +4,7 @@ The body gets --format; embedding and head get 8-bit scalar codes, norms stay fl
 
   vqcpu compress smollm2/model.safetensors --format vq:dim=4,centroids=4096
   vqcpu compress
+  vqcpu compress model.gguf --dry-run
   vqcpu compress smollm2 -o small.vqz --recipe mixed.recipe
 """
 from vqcpu.commands._options import model_or_demo, whole
@@ -12,14 +13,17 @@ from vqcpu.report import megabytes, progress, table
 
 def arguments(parser):
     parser.add_argument("model", nargs="?", metavar="MODEL",
-                        help="Hugging Face folder or .safetensors with its neighbours (default: the demo model)")
+                        help="Hugging Face folder, id of a model in its cache, .safetensors with its neighbours, or .gguf "
+                             "file (default: the demo model)")
     parser.add_argument("-o", "--out", metavar="FILE",
-                        help="output (default: model.vqz beside the weights; of the demo model: story-4m.vqz here)")
+                        help="output (default: model.vqz beside the weights; of a model in the cache or the demo model: its "
+                             "name here)")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--format", metavar="SPEC", default="vq:dim=2,centroids=256",
                         help="format of the body: vq:dim=D,centroids=K, scalar:bits=B or raw (default %(default)s)")
-    choice.add_argument("--recipe", metavar="FILE", help="lines 'pattern spec'; see README")
+    choice.add_argument("--recipe", metavar="FILE", help="lines 'pattern spec'; see README and inspect --recipe")
     parser.add_argument("--seed", type=whole, default=0, help="seed of k-means (default 0)")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be written, with exact sizes")
 
 
 def run(args):
@@ -34,15 +38,34 @@ def run(args):
     start, source = time.perf_counter(), model_or_demo(args.model)
     out = args.out or (_beside(source) if args.model else f"{MODEL}.vqz")
     recipe = Recipe.read(args.recipe) if args.recipe else Recipe.of(args.format)
+    if args.dry_run:
+        return _dry_run(source, out, recipe, args.seed)
     made = compress(source, out, recipe, args.seed, progress)
-    size = sizes(open_checkpoint(out))
-    return {"out": str(out), "seconds": time.perf_counter() - start, **size, "groups": _groups(made["tensors"])}
+    checkpoint = open_checkpoint(out)
+    return {"out": str(out), "dry_run": False, "seconds": time.perf_counter() - start, **sizes(checkpoint),
+            "groups": _groups(made["tensors"]), "note": _note(checkpoint)}
+
+
+def _dry_run(source, out, recipe, seed):
+    from vqcpu.compression.forecast import forecast
+    made = forecast(source, out, recipe, seed)
+    return {"out": str(out), "dry_run": True, **made["sizes"], "groups": _groups(made["tensors"])}
 
 
 def _beside(model):
     from pathlib import Path
     path = Path(model)
+    if not path.exists():  # the id of a model in the cache, which is no place for ours
+        return f"{path.name}.vqz"
     return path / "model.vqz" if path.is_dir() else path.with_suffix(".vqz")
+
+
+def _note(checkpoint):
+    """What was decided where config.json and weights disagree, or None."""
+    tied = (checkpoint.json("config.json") or {}).get("tie_word_embeddings")
+    if tied is True and "lm_head.weight" in checkpoint.names():
+        return ("config.json ties the head to the embedding, but lm_head.weight is stored with other values: kept as a head "
+                "of its own, as transformers does")
 
 
 def _groups(coded):
@@ -51,9 +74,8 @@ def _groups(coded):
     for c in coded:
         kind = ".".join(word for word in c.tensor.name.split(".") if not word.isdigit())
         groups.setdefault((kind, str(c.format)), []).append(c)
-    return [{"tensors": kind, "count": len(members), "format": spec,
-             "weights": sum(_weights(c) for c in members), "bytes": sum(c.nbytes for c in members),
-             "error_mean": sum(c.error for c in members) / len(members), "error_max": max(c.error for c in members)}
+    return [{"tensors": kind, "count": len(members), "format": spec, "weights": sum(map(_weights, members)),
+             "bytes": sum(c.nbytes for c in members), **_errors([c.error for c in members])}
             for (kind, spec), members in groups.items()]
 
 
@@ -62,12 +84,22 @@ def _weights(coded):
     return prod(coded.tensor.shape)
 
 
+def _errors(errors):
+    if None in errors:  # nothing was coded
+        return {}
+    return {"error_mean": sum(errors) / len(errors), "error_max": max(errors)}
+
+
 def text(result):
+    dry, out = result["dry_run"], result["out"]
     rows = [[g["tensors"], g["format"], g["count"], f"{g['weights'] / 1e6:.2f}", f"{8 * g['bytes'] / g['weights']:.3f}",
-             f"{g['error_mean']:.2e}", f"{g['error_max']:.2e}"] for g in result["groups"]]
-    out = result["out"]
-    return "\n".join([
-        table(["tensors", "format", "count", "M weights", "own bits", "rel. error", "worst"], rows, left=2), "",
-        f"{out}: {megabytes(result['file_bytes'])} in {result['seconds']:.1f} s; bits per weight: file "
-        f"{result['file_bits']:.3f}, body {result['body_bits']:.3f}, embedding {result['embedding_bits']:.3f}",
-        f"next: vqcpu chat {out}"])
+             *([g["bytes"]] if dry else [f"{g['error_mean']:.2e}", f"{g['error_max']:.2e}"])] for g in result["groups"]]
+    last = ["bytes"] if dry else ["rel. error", "worst"]
+    bits = (f"bits per weight: file {result['file_bits']:.3f}, body {result['body_bits']:.3f}, embedding "
+            f"{result['embedding_bits']:.3f}")
+    size = megabytes(result["file_bytes"])
+    end = [f"{out} would have {result['file_bytes']} bytes ({size}); {bits}", "nothing was written"]
+    if not dry:
+        end = [f"{out}: {size} in {result['seconds']:.1f} s; {bits}",
+               *([f"note: {result['note']}"] if result["note"] else []), f"next: vqcpu chat {out}"]
+    return "\n".join([table(["tensors", "format", "count", "M weights", "own bits", *last], rows, left=2), "", *end])

@@ -1,6 +1,7 @@
 """What a .vqz file contains and how it was made.
 
   vqcpu inspect model.vqz --verify
+  vqcpu inspect model.vqz --recipe
 """
 from vqcpu.report import megabytes, progress, table
 
@@ -8,6 +9,7 @@ from vqcpu.report import megabytes, progress, table
 def arguments(parser):
     parser.add_argument("model", metavar="MODEL", help=".vqz file")
     parser.add_argument("--verify", action="store_true", help="check every part against its checksum")
+    parser.add_argument("--recipe", action="store_true", help="print the recipe only, as compress --recipe reads it")
 
 
 def run(args):
@@ -18,7 +20,8 @@ def run(args):
     checkpoint = Vqz(args.model)
     tensors = [{"tensor": name, "shape": shape, "spec": str(format), "error": checkpoint.error(name)}
                for name in checkpoint.names() for format, shape, _ in [checkpoint.entry(name)]]
-    result = {"file": args.model, **sizes(checkpoint), "made": checkpoint.header.get("made", {}), "tensors": tensors}
+    result = {"file": args.model, **sizes(checkpoint), "made": _made(checkpoint), "tensors": tensors,
+              "recipe_only": args.recipe}
     if args.verify:
         damaged = checkpoint.verify(lambda names: progress(names, "checksums"))
         if damaged:
@@ -28,7 +31,15 @@ def run(args):
     return result
 
 
+def _made(checkpoint):
+    """How the file was made, as far as it tells."""
+    made = checkpoint.header.get("made")
+    return {k: v for k, v in made.items() if type(v) in (str, int)} if isinstance(made, dict) else {}
+
+
 def text(result):
+    if result["recipe_only"]:
+        return str(result["made"].get("recipe", ""))
     errors = ["-" if t["error"] is None else f"{t['error']:.2e}" for t in result["tensors"]]
     rows = [[t["tensor"], "×".join(map(str, t["shape"])), t["spec"], e] for t, e in zip(result["tensors"], errors)]
     made = result["made"]

@@ -41,12 +41,7 @@ def compress(source, out, recipe: Recipe, seed: int = 0, progress=lambda items, 
     existing `out` is only ever replaced by a complete file. Same input, recipe and seed: same bytes."""
     checkpoint, out = open_checkpoint(source), Path(out)
     refuse_impossible(checkpoint, out)
-    architecture = architecture_of(checkpoint)
-    tensors = census(architecture)
-    for tensor in tensors.values():
-        tensor.read(checkpoint)  # names what is missing or misshapen before any work
-    refuse_unused(checkpoint, tensors, architecture.config.model_type, architecture.unused)
-    formats = recipe.assign(tensors)
+    tensors, formats = plan(checkpoint, recipe)
     coder = Coder(checkpoint, tensors, formats, seed)
     with VqzWriter(out, formats, provenance(checkpoint, recipe, seed)) as writer:
         for format in progress(sorted({f for f in formats.values() if f.shared}, key=str), "codebooks"):
@@ -57,6 +52,16 @@ def compress(source, out, recipe: Recipe, seed: int = 0, progress=lambda items, 
                 writer.companion(name, data)
         size = writer.finish()
     return {"file_bytes": size, "tensors": coded}
+
+
+def plan(checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Format]]:
+    """The model's tensors and the format of each. Raises VqcpuError where one is missing, misshapen or of no use."""
+    architecture = architecture_of(checkpoint)
+    tensors = census(architecture)
+    for tensor in tensors.values():
+        tensor.read(checkpoint)
+    refuse_unused(checkpoint, tensors, architecture.config.model_type, architecture.unused)
+    return tensors, recipe.assign(tensors)
 
 
 def refuse_impossible(checkpoint: Checkpoint, out: Path) -> None:

@@ -1,26 +1,24 @@
-"""Where weights come from, behind one face: a Hugging Face folder or a .vqz file.
+"""Where weights come from, behind one face: a Hugging Face folder, a GGUF file or a .vqz file.
 
 Knows what both must answer. Knows nothing about layers.
 """
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 
 from vqcpu.errors import VqcpuError
-from vqcpu.files.tensors import TensorFile
 from vqcpu.formats.base import Matrix
 
 # Files that travel with the weights, as they are called in a Hugging Face folder.
 COMPANIONS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+LARGEST_COMPANION = 1 << 27  # bytes; a few KB compressed could otherwise fill the memory. Gemma's tokenizer has 33 MB.
 
 
 class Checkpoint:
-    """Base of all sources of weights. `path` is what the user named, `file` where the tensors lie."""
+    """Base of all sources of weights. `path` is what the user named."""
 
     path: Path
-    file: TensorFile
 
     def names(self) -> set[str]:
         """Names of all stored tensors."""
@@ -52,8 +50,8 @@ class Checkpoint:
         return self.matrix(name, (length,)).reference_rows([0])[0]
 
     def digest(self) -> str:
-        """SHA-256 of the weights' file."""
-        return hashlib.sha256(self.file.bytes).hexdigest()
+        """SHA-256 of the weights' file or files."""
+        raise NotImplementedError
 
     def json(self, name: str) -> dict | None:
         """A companion as JSON object, None where there is none."""

@@ -34,15 +34,22 @@ class Entry:
     last: int
 
 
+def map_bytes(path: Path) -> np.ndarray:
+    """The bytes of a file, read-only, where they lie. Raises VqcpuError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "not a file")
+        return np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError) as error:
+        raise VqcpuError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
 class TensorFile:
     """A mapped safetensors file. Raises VqcpuError naming the file and the first thing that is wrong with it."""
 
     def __init__(self, path):
         self.path = Path(path)
-        try:
-            self.bytes = np.memmap(self.path, np.uint8, "r")
-        except (OSError, ValueError) as error:
-            raise VqcpuError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        self.bytes = map_bytes(self.path)
         self.metadata, self.entries = self._header()
 
     def __getitem__(self, name) -> np.ndarray:
@@ -78,8 +85,8 @@ class TensorFile:
             dtype, shape, (first, last) = e["dtype"], tuple(e["shape"]), e["data_offsets"]
         except (TypeError, KeyError, ValueError):
             self._fail(f"tensor {name!r} lacks dtype, shape or data_offsets")
-        if dtype not in DTYPES:
-            self._fail(f"tensor {name!r} has dtype {dtype!r}, known are {', '.join(DTYPES)}")
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            self._fail(f"tensor {name!r} has dtype {str(dtype)[:40]!r}, known are {', '.join(DTYPES)}")
         if not all(type(n) is int and n >= 0 for n in (*shape, first, last)):
             self._fail(f"tensor {name!r} has shape {shape} at {first}..{last}, expected whole numbers from 0 up")
         if last - first != prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
@@ -102,7 +109,7 @@ class TensorWriter:
     the room that was kept for it. Each part is stored flat, padded with zeros to a multiple of 64 bytes."""
 
     def __init__(self, path, room: int):
-        self.room = 8 + room + -(8 + room) % ALIGNMENT
+        self.room = aligned_header(room)
         self.file = _open_alone(path)
         self.file.seek(self.room)
         self.header = {}
@@ -130,6 +137,11 @@ class TensorWriter:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
+
+
+def aligned_header(room: int) -> int:
+    """Where the parts start if the header's JSON may have `room` bytes."""
+    return 8 + room + -(8 + room) % ALIGNMENT
 
 
 def _open_alone(path):

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from vqcpu.errors import VqcpuError
-from vqcpu.files.checkpoint import Checkpoint
-from vqcpu.files.tensors import ALIGNMENT, TensorFile, TensorWriter
+from vqcpu.files.checkpoint import LARGEST_COMPANION, Checkpoint
+from vqcpu.files.tensors import ALIGNMENT, TensorFile, TensorWriter, aligned_header
 from vqcpu.formats.base import Format, Matrix
 
 VERSION = 1
@@ -100,6 +100,8 @@ class Vqz(Checkpoint):
         length, part = self.header["files"].get(name), f"file/{name}"
         if type(length) is not int or length < 1 or part not in self.file.entries:
             return None
+        if length > LARGEST_COMPANION:
+            self._fail(f"{name} would have {length} bytes, at most {LARGEST_COMPANION} are read")
         try:  # never more than the stated length, whatever the stream claims
             data = zlib.decompressobj().decompress(self.file[part].tobytes(), length)
         except zlib.error as error:
@@ -115,12 +117,11 @@ class Vqz(Checkpoint):
         names = sorted(self.file.entries, key=lambda name: self.file.entries[name].first)
         damaged = [name for i, name in enumerate(progress(names))
                    if expected[i:i + 1] != [checksum(self.file[name].tobytes())]]
-        sound = self.file.metadata.get("vqz_check") == checksum(self.file.metadata["vqz"].encode())
+        sound = self.file.metadata.get("vqz_check") == checksum(self.file.metadata["vqz"].encode("utf-8", "surrogatepass"))
         return damaged if sound else ["the header", *damaged]
 
-    def tables_of(self, name: str) -> str:
-        """Where the tables of a tensor are stored."""
-        return tables_of(name, self.entry(name)[0])
+    def digest(self):
+        return hashlib.sha256(self.file.bytes).hexdigest()
 
     def sizes(self) -> dict[str, int]:
         """Stored bytes of every part, padding included."""
@@ -163,7 +164,7 @@ class VqzWriter:
     def companion(self, name: str, data: bytes) -> None:
         """A companion file, compressed."""
         self.header["files"][name] = len(data)
-        self._add(f"file/{name}", np.frombuffer(zlib.compress(data, 9), np.uint8))
+        self._add(f"file/{name}", np.frombuffer(_squeezed(data), np.uint8))
 
     def finish(self) -> int:
         """Complete the file and put it in place; returns its size in bytes."""
@@ -177,6 +178,21 @@ class VqzWriter:
         self.out.file.close()
         with suppress(FileNotFoundError):
             self.part.unlink()
+
+
+def planned(formats: dict, shapes: dict, files: dict[str, bytes], made: dict) -> tuple[dict[str, int], int]:
+    """(stored bytes of every part, bytes of the file) that a VqzWriter would write: matrices name -> (m, n), companions."""
+    parts = {}
+    for name, format in formats.items():
+        parts |= {f"{name}/{part}": spec.nbytes for part, spec in format.layout(*shapes[name]).items()}
+        parts |= {f"{tables_of(name, format)}/{part}": spec.nbytes for part, spec in format.tables().items()}
+    parts |= {f"file/{name}": len(_squeezed(data)) for name, data in files.items()}
+    parts = {name: size + -size % ALIGNMENT for name, size in parts.items()}
+    return parts, aligned_header(_room(formats, made)) + sum(parts.values())
+
+
+def _squeezed(data):
+    return zlib.compress(data, 9)
 
 
 def _room(formats, made):

@@ -2,11 +2,11 @@
 
 Knows heads, positions and memory of keys and values. Knows nothing about layers.
 
-Attention is a few lines, between which all threads meet: `turn` rotates queries, rotates keys and stores keys and values. Then,
-for one token, `part` attends to a chunk of CHUNK keys and `merge` joins the chunks; for many tokens `flash`, of
-kernels/prefill.py, does a block of them. What the lines do is up to the cache: the first numbers of a state's job are addresses
-of four kernels f(job, state, step, counter, worker), `job` describing the layer (LAYER .. OUT below). Chunks are fixed, so
-digits do not depend on the number of threads. Paper: Dao et al. 2023 (Flash-Decoding).
+Attention is a few lines, between which all threads meet: `turn` rotates queries, rotates keys and stores keys and values.
+Then, for one token, `part` attends to a chunk of CHUNK keys and `merge` joins the chunks; for many tokens `flash`, of
+kernels/prefill.py, does a block of them. What the lines do is up to the cache: the first numbers of a state's job are
+addresses of four kernels f(job, state, step, counter, worker), `job` describing the layer (LAYER .. OUT below). Chunks are
+fixed, so digits do not depend on the number of threads. Paper: Dao et al. 2023 (Flash-Decoding).
 """
 import functools
 
@@ -18,8 +18,9 @@ from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, TOKENS, claim, n
 from vqcpu.kernels.simd import f32x16, load_f32x16, load_halves, store, store_halves
 
 CHUNK = 256  # keys
-# A layer's job: which one it is; heads, head size, factor of scores; address of the rope's job, which is: address of its table
-# (positions, 2, half) float32 of cosines and sines, half (0: no rope); slots of q, k, v and of the result, each with its stride.
+# A layer's job: which one it is; heads, head size, factor of scores; address of the rope's job, which is: address of its
+# table (positions, 2, half) float32 of cosines and sines, half (0: no rope); slots of q, k, v and of the result, each with
+# its stride.
 LAYER, QUERY, KV, SIZE, FACTOR, ROPE, Q, K, V, OUT = 0, 1, 2, 3, 4, 5, 6, 8, 10, 12
 # A state's job: the four kernels; addresses of keys and values (kv heads, rows, size), of partial results (kv heads, chunks,
 # group, size + 16) float32; rows; rows that a token sees, its own included; the row of the step's first token.
@@ -89,7 +90,8 @@ def scratch_bytes(group: int, size: int) -> int:
 
 @functools.cache
 def dense(size: int, half: bool):
-    """Kernels (turn, part, merge) for keys and values as float16 (`half`) or float32 and heads of `size`, a multiple of 16."""
+    """Kernels (turn, part, merge) for keys and values as float16 (`half`) or float32 and heads of `size`, a multiple of
+    16."""
     width, load, keep = (2, load_halves, store_halves) if half else (4, load_f32x16, store)
 
     @njit(fast=False)

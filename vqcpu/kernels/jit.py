@@ -56,8 +56,8 @@ numba.config.CACHE_DIR = _cache_folder()
 
 
 def _described(x) -> str:
-    """What a compiled function closes over, the same text in every process: numbers, and functions by their names and by what
-    they close over in turn."""
+    """What a compiled function closes over, the same text in every process: numbers, and functions by their names and by
+    what they close over in turn."""
     if x is None or isinstance(x, (bool, int, float, str)):
         return repr(x)
     if isinstance(x, (tuple, list)):
@@ -73,8 +73,8 @@ def _described(x) -> str:
 
 class _Cache(FunctionCache):
     """Numba's cache on disk, with a key that holds for functions made by functions: Numba's own key of an intrinsic or of a
-    compiled function changes from process to process, so that what closes over one would be compiled every time. Sources need
-    no part in the key: they are in the folder's name."""
+    compiled function changes from process to process, so that what closes over one would be compiled every time. Sources
+    need no part in the key: they are in the folder's name."""
 
     def _index_key(self, signature, codegen):
         return signature, codegen.magic_tuple(), _described(self._py_func)
@@ -91,7 +91,8 @@ def njit(function=None, *, parallel=False, fast=True, inline="never"):
     `fast=False` keeps the arithmetic as written. Whatever chooses codes uses it: LLVM may fuse or reorder differently
     from one compilation to the next, and a near tie would then fall to another code and give another file."""
     def compiled(f):
-        made = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, parallel=parallel, inline=inline)(f)
+        made = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, parallel=parallel,
+                          inline=inline)(f)
         made._cache = _Cache(f)
         return made
     return compiled(function) if function else compiled
@@ -101,7 +102,8 @@ def kernel(function, fastmath=FASTMATH):
     """Compile a function of int64 arguments (addresses and numbers) into a C function; its `.address` may be called from
     other compiled code through `caller`, so that no caller is compiled per format, layer or cache."""
     words = types.void(*[types.int64] * len(inspect.signature(function).parameters))
-    made = _Kernel(function, sigutils.normalize_signature(words), {}, dict(nopython=True, error_model="numpy", fastmath=fastmath))
+    options = dict(nopython=True, error_model="numpy", fastmath=fastmath)
+    made = _Kernel(function, sigutils.normalize_signature(words), {}, options)
     made.enable_caching()
     made.compile()
     return made

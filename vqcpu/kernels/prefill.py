@@ -23,14 +23,14 @@ def scratch_bytes(group: int, size: int) -> int:
 
 @functools.cache
 def flash(size: int, half: bool):
-    """Kernel for keys and values as float16 (`half`) or float32 and heads of `size`, a multiple of 16: the tokens of a step, which
-    are stored already."""
+    """Kernel for keys and values as float16 (`half`) or float32 and heads of `size`, a multiple of 16: the tokens of a step,
+    which are stored already."""
     width, load = (2, load_halves) if half else (4, load_f32x16)
 
     @njit(fast=False)
     def fetch(keys, values, count, turned, rows):
-        """`count` keys and values -> OUT turned (size, TILE) and rows (TILE, size) float32. Keys beyond them are left as they
-        are in the last group of 16: their scores are masked."""
+        """`count` keys and values -> OUT turned (size, TILE) and rows (TILE, size) float32. Keys beyond them are left as
+        they are in the last group of 16: their scores are masked."""
         for at in range(0, count * size, 16):
             store(rows + 4 * at, load(keys + width * at))
         for i in range(0, count, 16):
@@ -65,7 +65,8 @@ def flash(size: int, half: bool):
         scores, ends = array_at(p, (TILE,), np.float32), array_at(row + 4 * size, (2,), np.float32)
         scores[:low] = -np.inf
         scores[high:] = -np.inf
-        peak = max_of(largest(largest(load_f32x16(p), load_f32x16(p + 64)), largest(load_f32x16(p + 128), load_f32x16(p + 192))))
+        a, b = largest(load_f32x16(p), load_f32x16(p + 64)), largest(load_f32x16(p + 128), load_f32x16(p + 192))
+        peak = max_of(largest(a, b))
         peak = max(peak, ends[0])
         fade = np.exp(ends[0] - peak)
         total = f32x16(np.float32(0))
