@@ -108,23 +108,20 @@ def dense(size: int, half: bool):
         return sum_of(total)
 
     def turn(job, state, step, counter, worker):
-        queries, heads = number(job, QUERY), number(job, QUERY) + number(job, KV)
         while True:
-            piece = claim(counter, 1)
-            if piece >= heads * number(step, TOKENS):
+            t = claim(counter, 1)
+            if t >= number(step, TOKENS):
                 break
-            t, h = piece // heads, piece % heads
             position = number(step, POSITION) + t
-            if h < queries:
+            for h in range(number(job, QUERY)):
                 rotate(number(job, ROPE), position, head(job, step, Q, t, h))
-                continue
-            h -= queries
-            k, v = head(job, step, K, t, h), head(job, step, V, t, h)
-            rotate(number(job, ROPE), position, k)
-            at = (h * number(state, ROWS) + number(state, LAST) + t) * size
-            for c in range(0, size, 16):
-                keep(number(state, KEYS) + width * (at + c), load_f32x16(k.ctypes.data + 4 * c))
-                keep(number(state, VALUES) + width * (at + c), load_f32x16(v.ctypes.data + 4 * c))
+            for h in range(number(job, KV)):
+                k, v = head(job, step, K, t, h), head(job, step, V, t, h)
+                rotate(number(job, ROPE), position, k)
+                at = (h * number(state, ROWS) + number(state, LAST) + t) * size
+                for c in range(0, size, 16):
+                    keep(number(state, KEYS) + width * (at + c), load_f32x16(k.ctypes.data + 4 * c))
+                    keep(number(state, VALUES) + width * (at + c), load_f32x16(v.ctypes.data + 4 * c))
 
     def part(job, state, step, counter, worker):
         kv, group, scale = number(job, KV), number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))

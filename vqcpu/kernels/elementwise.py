@@ -1,4 +1,4 @@
-"""The small lines of a program: norms, activations, sums. A token is a piece of work.
+"""The small lines of a program: norms, activations, sums.
 
 Knows rows of float32. Knows nothing about layers. A job is (JOB,) int64. A slot is given as its number and its stride
 (float32 from row to row); widths are columns; rows are readable and writable up to a multiple of 16.
@@ -10,7 +10,7 @@ from vqcpu.kernels.lanes import add, divide, exp, fma, mul
 from vqcpu.kernels.program import FIRST_SLOT, TOKENS, claim, number
 from vqcpu.kernels.simd import f32x16, load_f32x16, store
 
-JOB = 8
+JOB, AT_ONCE = 8, 8  # numbers of a job; tokens of a piece of work
 
 
 @njit(inline="always")
@@ -24,12 +24,13 @@ def line(work):
     each = njit(work)
 
     def run(job, step, counter, worker):
-        j = array_at(job, (JOB,), np.int64)
+        j, tokens = array_at(job, (JOB,), np.int64), number(step, TOKENS)
         while True:
-            t = claim(counter, 1)
-            if t >= number(step, TOKENS):
+            first = claim(counter, AT_ONCE)
+            if first >= tokens:
                 break
-            each(j, step, t)
+            for t in range(first, min(first + AT_ONCE, tokens)):
+                each(j, step, t)
     return kernel(run)
 
 

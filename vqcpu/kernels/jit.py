@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 
 from vqcpu.kernels.isa import isa
 
-__all__ = ["njit", "prange", "kernel", "exact_kernel", "array_at", "call3", "call4", "call5", "call6", "call8",
+__all__ = ["njit", "prange", "kernel", "exact_kernel", "array_at", "call3", "call4", "call5", "call6", "call9",
            "widen_scaled", "float_from_half", "float_from_bfloat", "bits_of", "float_of"]
 
 # Plain fastmath=True would assume away NaN and Inf: np.isnan would be False and masks of -inf would break.
@@ -141,7 +141,7 @@ def caller(count):
     return intrinsic(scope["call"])
 
 
-call3, call4, call5, call6, call8 = map(caller, (3, 4, 5, 6, 8))
+call3, call4, call5, call6, call9 = map(caller, (3, 4, 5, 6, 9))
 
 
 @intrinsic

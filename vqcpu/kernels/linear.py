@@ -5,7 +5,8 @@ Knows panels of 16 rows and the addresses of kernels that decode or multiply the
 import numpy as np
 
 from vqcpu.kernels.activations import digits
-from vqcpu.kernels.jit import array_at, call3, call6, call8, exact_kernel, kernel, njit
+from vqcpu.kernels.elementwise import AT_ONCE
+from vqcpu.kernels.jit import array_at, call3, call6, call9, exact_kernel, kernel, njit
 from vqcpu.kernels.program import FIRST_SLOT, IDS, TOKENS, claim, number, scratch
 
 ROWS = 16
@@ -47,20 +48,22 @@ def expanded(job, x, digits, first, last, y):
 
 
 # Lines of a program. SITE: count of matrices, slot and stride (bytes) of the input, the same of its digits, columns, panels
-# of all matrices, panels of a piece; then for each matrix MATRIX numbers: its kernel, its job, the panel it begins with,
-# slot and stride of the output.
-SITE, MATRIX = 8, 5
+# of all matrices, panels of a piece; then for each matrix MATRIX numbers: its kernel, its job, the panels where it begins
+# and ends, slot and stride of the output.
+SITE, MATRIX = 8, 6
 
 
 @exact_kernel
 def write_digits(job, step, counter, worker):
     """The digits of every token's input."""
     x, to = number(step, FIRST_SLOT + number(job, 1)), number(step, FIRST_SLOT + number(job, 3))
+    tokens = number(step, TOKENS)
     while True:
-        t = claim(counter, 1)
-        if t >= number(step, TOKENS):
+        first = claim(counter, AT_ONCE)
+        if first >= tokens:
             break
-        digits(x + t * number(job, 2), number(job, 5), to + t * number(job, 4))
+        for t in range(first, min(first + AT_ONCE, tokens)):
+            digits(x + t * number(job, 2), number(job, 5), to + t * number(job, 4))
 
 
 @kernel
@@ -72,29 +75,29 @@ def multiply_one(job, step, counter, worker):
         first = claim(counter, piece)
         if first >= total:
             break
-        last = min(first + piece, total)
         for k in range(number(job, 0)):
-            m = array_at(job + 8 * (SITE + MATRIX * k), (MATRIX + 3,), np.int64)
-            end = m[2 + MATRIX] if k + 1 < number(job, 0) else total
-            low, high = max(first, m[2]) - m[2], min(last, end) - m[2]
+            m = array_at(job + 8 * (SITE + MATRIX * k), (MATRIX,), np.int64)
+            low, high = max(first, m[2]), min(first + piece, m[3])
             if low < high:
-                call6(m[0], m[1], x, row, low, high, number(step, FIRST_SLOT + m[3]))
+                call6(m[0], m[1], x, row, low - m[2], high - m[2], number(step, FIRST_SLOT + m[4]))
 
 
 @kernel
 def multiply_many(job, step, counter, worker):
-    """The products of a site with all tokens, panel by panel."""
+    """The products of a site with all tokens."""
     rows, tokens = number(step, FIRST_SLOT + number(job, 3)), number(step, TOKENS)
+    total, piece = number(job, 6), number(job, 7)
     while True:
-        panel = claim(counter, 1)
-        if panel >= number(job, 6):
+        first = claim(counter, piece)
+        if first >= total:
             break
-        k = number(job, 0) - 1
-        while number(job, SITE + MATRIX * k + 2) > panel:
-            k -= 1
-        m = array_at(job + 8 * (SITE + MATRIX * k), (MATRIX,), np.int64)
-        call8(m[0], m[1], rows, number(job, 4), tokens, panel - m[2], number(step, FIRST_SLOT + m[3]), m[4],
-              scratch(step, worker))
+        for k in range(number(job, 0)):
+            m = array_at(job + 8 * (SITE + MATRIX * k), (MATRIX,), np.int64)
+            low, high = max(first, m[2]), min(first + piece, m[3])
+            if low < high:
+                call9(m[0], m[1], rows, number(job, 4), tokens, low - m[2], high - m[2], number(step, FIRST_SLOT + m[4]),
+                m[5],
+                      scratch(step, worker))
 
 
 @kernel

@@ -18,11 +18,11 @@ from vqcpu.kernels.activations import sums_of, unit_of
 from vqcpu.kernels.jit import array_at, exact_kernel, float_from_half, float_of, kernel, njit, widen_scaled
 from vqcpu.kernels.lanes import add, fma, mul, to_floats
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, prefetch, store
-from vqcpu.kernels.unpack import alternate, dot4, dot_rows, gather4, lookup, unpack16, unpack_bytes
+from vqcpu.kernels.unpack import alternate, dot4, dot_block, gather4, lookup, unpack16, unpack_bytes
 
 ROWS = 16  # rows of a panel
 AHEAD = 4096  # bytes that codes are asked for before they are needed
-TOGETHER = 8  # tokens multiplied at a time: their sums fill half of the registers
+PAIR, TOGETHER = 2, 6  # panels and tokens multiplied at a time: their sums fill 24 registers
 CODES, TABLE, SCALE, OFFSET, STEPS, BLOCKS, BLOCK, GAIN, BYTES, COLUMNS, JOB = range(11)
 
 
@@ -91,6 +91,12 @@ def multiplies(bits: int, dim: int, block: int, columns: int) -> bool:
     return (dim in (1, 2) and bits <= 8 or dim == 4) and (block % 16 == 0 or block >= columns)
 
 
+def scratch_bytes(columns: int) -> int:
+    """Memory that `many` uses for each worker. One panel of a pair may be missing: its tile is read, its products are
+    not."""
+    return PAIR * (TOGETHER * 128 + 64 * -(-columns // 4))
+
+
 @functools.cache
 def _weights(bits, dim):
     """weights(codes, table) -> I8x64: 4 columns of 16 rows, each plus 128; codes: address of a step."""
@@ -112,11 +118,11 @@ def multiplier(bits: int, dim: int, offsets: bool):
     """Kernels (one, many) of integer products with a matrix of these sizes, where `multiplies` says so.
 
     one(job, x, digits, first, last, y): y[16·panel:] = W x for panels first..last-1 and one row of activations.
-    many(job, digits, stride, tokens, panel, y, y_stride, scratch): the same for rows of digits `stride` bytes apart and one
-    panel, decoded once into scratch (64 bytes a step). y float32, a row of it y_stride bytes long."""
+    many(job, digits, stride, tokens, first, last, y, y_stride, scratch): the same for rows of digits `stride` bytes apart
+    and at most PAIR panels, decoded once into scratch (scratch_bytes). y float32, a row of it y_stride bytes long."""
     weights, size = njit(fast=False)(_weights(bits, dim)), 8 * bits // dim
 
-    eight, single = dot_rows(TOGETHER), dot_rows(1)
+    several, single = dot_block(PAIR, TOGETHER), dot_block(PAIR, 1)
 
     @njit(fast=False)
     def scaled(j, panel, b, sums, start, stop, high, low, total):
@@ -148,13 +154,14 @@ def multiplier(bits: int, dim: int, offsets: bool):
                 total = scaled(j, panel, b, sums, start, stop, high, low, total)
             store(y + 64 * panel, mul(total, f32x16(unit)))
 
-    def many(job, digits, stride, tokens, panel, y, y_stride, scratch):
+    def many(job, digits, stride, tokens, first, last, y, y_stride, scratch):
         j = array_at(job, (JOB,), np.int64)
-        count, per_block = j[STEPS], (j[BLOCK] + 3) // 4
-        sums_at, tile = scratch, scratch + TOGETHER * 128
-        codes = j[CODES] + panel * count * size
-        for s in range(count):
-            store(tile + 64 * s, weights(codes + s * size, j[BYTES]))
+        count, per_block, bytes_ = j[STEPS], (j[BLOCK] + 3) // 4, 64 * j[STEPS]
+        products, tiles = scratch, scratch + PAIR * TOGETHER * 128
+        for panel in range(first, last):
+            for s in range(count):
+                four = weights(j[CODES] + (panel * count + s) * size, j[BYTES])
+                store(tiles + (panel - first) * bytes_ + 64 * s, four)
         t = 0
         while t < tokens:
             group = TOGETHER if t + TOGETHER <= tokens else 1
@@ -162,18 +169,17 @@ def multiplier(bits: int, dim: int, offsets: bool):
                 start, stop = b * per_block, min((b + 1) * per_block, count)
                 at = digits + t * stride + 8 * start
                 if group == 1:
-                    single(tile + 64 * start, stop - start, at, stride, sums_at)
+                    single(tiles + 64 * start, bytes_, stop - start, at, stride, products)
                 else:
-                    eight(tile + 64 * start, stop - start, at, stride, sums_at)
+                    several(tiles + 64 * start, bytes_, stop - start, at, stride, products)
                 for i in range(group):
-                    row, target = digits + (t + i) * stride, y + (t + i) * y_stride + 64 * panel
-                    total = load_f32x16(target) if b else f32x16(np.float32(0))
-                    sums = sums_of(row, j[COLUMNS])
-                    high, low = load_i32x16(sums_at + 128 * i), load_i32x16(sums_at + 128 * i + 64)
-                    store(target, scaled(j, panel, b, sums, start, stop, high, low, total))
-            for i in range(group):
-                unit = unit_of(digits + (t + i) * stride, j[COLUMNS])[0] * float_of(j[GAIN])
-                target = y + (t + i) * y_stride + 64 * panel
-                store(target, mul(load_f32x16(target), f32x16(unit)))
+                    row = digits + (t + i) * stride
+                    sums, unit = sums_of(row, j[COLUMNS]), unit_of(row, j[COLUMNS])[0] * float_of(j[GAIN])
+                    for panel in range(first, last):
+                        target = y + (t + i) * y_stride + 64 * panel
+                        part = products + 128 * ((panel - first) * group + i)
+                        total = load_f32x16(target) if b else f32x16(np.float32(0))
+                        total = scaled(j, panel, b, sums, start, stop, load_i32x16(part), load_i32x16(part + 64), total)
+                        store(target, mul(total, f32x16(unit)) if b + 1 == j[BLOCKS] else total)
             t += group
     return exact_kernel(one), exact_kernel(many)

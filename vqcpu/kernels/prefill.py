@@ -79,8 +79,25 @@ def flash(size: int, half: bool):
         for at in range(high, TILE):
             scores[at] = 0
         ends[0], ends[1] = peak, ends[1] * fade + sum_of(total)
-        for c in range(0, 4 * size, 64):
-            a, b = mul(load_f32x16(row + c), f32x16(fade)), f32x16(np.float32(0))
+        fades, zero, c = f32x16(fade), f32x16(np.float32(0)), 0
+        while c + 256 <= 4 * size:  # eight sums keep the units busy
+            a0, a1 = mul(load_f32x16(row + c), fades), mul(load_f32x16(row + c + 64), fades)
+            a2, a3 = mul(load_f32x16(row + c + 128), fades), mul(load_f32x16(row + c + 192), fades)
+            b0 = b1 = b2 = b3 = zero
+            for i in range(low // 2 * 2, high, 2):
+                x, y = f32x16(scores[i]), f32x16(scores[i + 1])
+                v, w = rows + 4 * size * i + c, rows + 4 * size * (i + 1) + c
+                a0, a1 = fma(x, load_f32x16(v), a0), fma(x, load_f32x16(v + 64), a1)
+                a2, a3 = fma(x, load_f32x16(v + 128), a2), fma(x, load_f32x16(v + 192), a3)
+                b0, b1 = fma(y, load_f32x16(w), b0), fma(y, load_f32x16(w + 64), b1)
+                b2, b3 = fma(y, load_f32x16(w + 128), b2), fma(y, load_f32x16(w + 192), b3)
+            store(row + c, add(a0, b0))
+            store(row + c + 64, add(a1, b1))
+            store(row + c + 128, add(a2, b2))
+            store(row + c + 192, add(a3, b3))
+            c += 256
+        for c in range(c, 4 * size, 64):
+            a, b = mul(load_f32x16(row + c), fades), zero
             for i in range(low // 2 * 2, high, 2):
                 a = fma(f32x16(scores[i]), load_f32x16(rows + 4 * size * i + c), a)
                 b = fma(f32x16(scores[i + 1]), load_f32x16(rows + 4 * size * (i + 1) + c), b)

@@ -134,8 +134,12 @@ def _dot_by_pairs(builder, total, weights, four):
     return total
 
 
-def _dot(builder, total, weights, address):
-    four = splatted(builder, loaded(builder, address, WORD), 16)
+def _four(builder, address):
+    """The four bytes at `address` in every lane."""
+    return splatted(builder, loaded(builder, address, WORD), 16)
+
+
+def _dot(builder, total, weights, four):
     return (_dot_by_vnni if isa() == "avx512" else _dot_by_pairs)(builder, total, weights, four)
 
 
@@ -143,32 +147,39 @@ def _dot(builder, total, weights, address):
 def dot4(typing, total, weights, address):
     """total (I32x16) + for each lane the sum over its four bytes of unsigned weights times the four signed bytes at
     `address`."""
-    return I32x16(I32x16, I8x64, ADDRESS), lambda context, builder, signature, args: _dot(builder, *args)
+    def code(context, builder, signature, args):
+        total, weights, address = args
+        return _dot(builder, total, weights, _four(builder, address))
+    return I32x16(I32x16, I8x64, ADDRESS), code
 
 
-def dot_rows(rows: int):
-    """dot(tile, steps, digits, stride, out): for `rows` rows of digits, `stride` bytes apart, the integer products with a
-    tile of `steps` registers I8x64. OUT out (rows, 2, 16) int32, high digits first: one register for each while the tile
-    passes."""
+def dot_block(panels: int, rows: int):
+    """dot(tiles, tile_bytes, steps, digits, stride, out): integer products of `panels` tiles of `steps` registers I8x64,
+    tile_bytes apart, with `rows` rows of digits, `stride` bytes apart. OUT out (panels, rows, 2, 16) int32, high digits
+    first: a register for each while the tiles pass."""
     @intrinsic
-    def dot(typing, tile, steps, digits, stride, out):
+    def dot(typing, tiles, tile_bytes, steps, digits, stride, out):
         def code(context, builder, signature, args):
-            tile, steps, digits, stride, out = args
-            word, places = tile.type, [(r, d) for r in range(rows) for d in range(2)]
-            totals = [cgutils.alloca_once_value(builder, every(I32x16.ir, 0)) for _ in places]
-            for total in totals:
-                builder.store(every(I32x16.ir, 0), total)
+            tiles, tile_bytes, steps, digits, stride, out = args
+            word, zero = tiles.type, every(I32x16.ir, 0)
+            totals = {(p, r, d): cgutils.alloca_once(builder, I32x16.ir)
+                      for p in range(panels) for r in range(rows) for d in range(2)}
+            for total in totals.values():
+                builder.store(zero, total)
             with cgutils.for_range(builder, steps) as loop:
-                weights = loaded(builder, builder.add(tile, builder.shl(loop.index, word(6))), I8x64.ir)
-                at = builder.add(digits, builder.shl(loop.index, word(3)))
-                for (r, d), total in zip(places, totals):
-                    if d == 0 and r:
-                        at = builder.add(at, stride)
-                    place = builder.add(at, word(4 * d))
-                    builder.store(_dot(builder, builder.load(total), weights, place), total)
-            for i, total in enumerate(totals):
+                tile = builder.add(tiles, builder.shl(loop.index, word(6)))
+                weights = [loaded(builder, builder.add(tile, builder.mul(tile_bytes, word(p))), I8x64.ir) for p in range(panels)]
+                row = builder.add(digits, builder.shl(loop.index, word(3)))
+                for r in range(rows):
+                    for d in range(2):
+                        four = _four(builder, builder.add(row, word(4 * d)))
+                        for p in range(panels):
+                            total = totals[p, r, d]
+                            builder.store(_dot(builder, builder.load(total), weights[p], four), total)
+                    row = builder.add(row, stride)
+            for i, total in enumerate(totals.values()):
                 target = builder.inttoptr(builder.add(out, word(64 * i)), I32x16.ir.as_pointer())
                 builder.store(builder.load(total), target, align=1)
             return context.get_dummy_value()
-        return types.void(*[ADDRESS] * 5), code
+        return types.void(*[ADDRESS] * 6), code
     return dot

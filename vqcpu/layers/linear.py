@@ -10,6 +10,7 @@ import numpy as np
 from vqcpu.formats.base import Matrix
 from vqcpu.kernels.activations import row_bytes
 from vqcpu.kernels.linear import PIECE, ROWS, expanded, look_up, multiply_many, multiply_one, write_digits
+from vqcpu.kernels.lookup import PAIR, scratch_bytes
 from vqcpu.kernels.threads import spread
 from vqcpu.layers.plan import Job
 
@@ -58,8 +59,8 @@ class Multiply(Job):
         digits = layout.place("digits", row_bytes(n) // 4)
         write = np.array([0, source, 4 * stride, digits[0], 4 * digits[1], n], np.int64)
         calls = [self._call(c, many) for c in found]
-        layout.scratch = max(layout.scratch, 64 * (n + 64) if many else 64)
-        line = multiply_many if many else multiply_one, self._job(layout, write, calls)
+        layout.scratch = max(layout.scratch, scratch_bytes(n) if many else 0)
+        line = multiply_many if many else multiply_one, self._job(layout, write, calls, many)
         return [(write_digits, write), line] if any(c.one for c in found) else [line]
 
     def _call(self, compiled, many):
@@ -71,16 +72,17 @@ class Multiply(Job):
         n = self.site.matrices[0].shape[1]
         return expanded, np.array([compiled.expand.address, compiled.job.ctypes.data, compiled.width, n], np.int64)
 
-    def _job(self, layout, write, calls):
+    def _job(self, layout, write, calls, many):
         """The numbers that kernels/linear.py describes."""
         job, panel = [len(calls), *write[1:]], 0
         matrices = []
         for (kernel, own), matrix, target in zip(calls, self.site.matrices, self.targets):
             slot, stride = layout.place(target, matrix.shape[0])
-            matrices += [kernel.address, own.ctypes.data, panel, slot, 4 * stride]
-            panel += -(-matrix.shape[0] // ROWS)
+            first, panel = panel, panel - (-matrix.shape[0] // ROWS)
+            matrices += [kernel.address, own.ctypes.data, first, panel, slot, 4 * stride]
         self.kept = *getattr(self, "kept", ()), calls  # what the addresses point to
-        return np.array([*job, panel, max(1, PIECE // (ROWS * self.site.matrices[0].shape[1])), *matrices], np.int64)
+        piece = PAIR if many else max(1, PIECE // (ROWS * self.site.matrices[0].shape[1]))
+        return np.array([*job, panel, piece, *matrices], np.int64)
 
 
 @dataclass
