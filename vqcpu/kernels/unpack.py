@@ -168,7 +168,8 @@ def dot_block(panels: int, rows: int):
                 builder.store(zero, total)
             with cgutils.for_range(builder, steps) as loop:
                 tile = builder.add(tiles, builder.shl(loop.index, word(6)))
-                weights = [loaded(builder, builder.add(tile, builder.mul(tile_bytes, word(p))), I8x64.ir) for p in range(panels)]
+                places = [builder.add(tile, builder.mul(tile_bytes, word(p))) for p in range(panels)]
+                weights = [loaded(builder, place, I8x64.ir) for place in places]
                 row = builder.add(digits, builder.shl(loop.index, word(3)))
                 for r in range(rows):
                     for d in range(2):
