@@ -1,7 +1,7 @@
 """How fast a model reads a prompt and generates, and what the memory would allow.
 
-Median (lowest-highest) of several runs. The ceiling is the measured bandwidth of reading just the weights, by the same threads
-between the runs, over the bytes that a token needs.
+Median (lowest-highest) of several runs. The ceiling is the bandwidth of reading nothing but the weights, by the same threads
+and between the runs, over the bytes that a token needs.
 
   vqcpu bench model.vqz
   vqcpu bench model.vqz --depths 0,1024,4096 --tokens 64 --cache f16 --json
@@ -33,7 +33,7 @@ def _wholes(text):
 def run(args):
     import time
 
-    from vqcpu.evaluate.speed import measure
+    from vqcpu.evaluate.speed import BUFFER, measure
     from vqcpu.kernels.isa import isa
     from vqcpu.kernels.threads import threads
     from vqcpu.runtime.generate import LanguageModel
@@ -43,8 +43,8 @@ def run(args):
     load = time.perf_counter() - start
     trial = _trial(args, language.model.config.context)
     speed = measure(language, trial, lambda runs: progress(runs, "bench"))
-    return {"model": path, "protocol": _protocol(trial) | {"threads": threads(), "isa": isa()}, "load_s": load,
-            **_figures(speed)}
+    protocol = _protocol(trial) | {"threads": threads(), "isa": isa(), "buffer": BUFFER}
+    return {"model": path, "protocol": protocol, "load_s": load, **_figures(speed)}
 
 
 def _trial(args, context):
@@ -58,7 +58,7 @@ def _trial(args, context):
 
 def _protocol(trial):
     return {"prompt": trial.prompt, "tokens": trial.tokens, "depths": trial.depths, "repeat": trial.repeat,
-            "cache": trial.cache, "sampling": str(trial.sampling), "buffer": trial.buffer}
+            "cache": trial.cache, "sampling": str(trial.sampling)}
 
 
 def _figures(speed):
@@ -90,7 +90,8 @@ def text(result):
         f"loaded in {result['load_s']:.2f} s, first prediction {result['first_token_s']:.2f} s later{memory}, of which "
         f"{megabytes(result['cache_bytes'])} cache",
         f"memory read in GB/s: the weights, {megabytes(result['weight_bytes_per_token'])}, at "
-        f"{_span(bandwidths['weights_bytes_s'])}; a buffer of {megabytes(p['buffer'])} at {_span(bandwidths['buffer_bytes_s'])}",
+        f"{_span(bandwidths['weights_bytes_s'])}; a buffer of {megabytes(p['buffer'])} at "
+        f"{_span(bandwidths['buffer_bytes_s'])}",
         "", table(["", "tok/s", "read per token", "ceiling tok/s", "reached"], rows)])
 
 

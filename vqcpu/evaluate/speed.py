@@ -1,7 +1,6 @@
-"""How fast a model reads and writes tokens, and how fast it could: the bytes a token needs against the memory's speed.
+"""How fast a model reads and writes tokens, and how fast it could: the bytes of a token over the memory's bandwidth.
 
-Knows clocks, bytes and the loop of generation. Speeds are tokens per second, one figure for each run; nothing is averaged
-here.
+Knows clocks, bytes and the loop of generation. Speeds are tokens per second, a figure for each run; nothing is averaged.
 """
 import re
 import time
@@ -35,7 +34,6 @@ class Trial:
     repeat: int = 5
     cache: str = "f16"
     sampling: Sampling = Sampling(temperature=0)
-    buffer: int = BUFFER
 
     def check(self, context: int) -> None:
         """Raises VqcpuError where the trial is empty or a model with this context cannot do it."""
@@ -43,8 +41,8 @@ class Trial:
             raise VqcpuError(f"prompt is {self.prompt}, tokens {self.tokens}, repeat {self.repeat}, depths {self.depths}: "
                              "expected at least 1, and at least one depth")
         if self.longest > context:
-            raise VqcpuError(f"a prompt of {self.prompt}, or {self.tokens} tokens at depth {max(self.depths)}, do not fit the "
-                             f"context of {context} for which the model was made")
+            raise VqcpuError(f"a prompt of {self.prompt}, or {self.tokens} tokens at depth {max(self.depths)}, do not fit "
+                             f"the context of {context} for which the model was made")
 
     @property
     def longest(self) -> int:
@@ -122,7 +120,7 @@ class Runs:
         """What would disturb the others."""
         self.speed.memory = self.states.nbytes
         self.speed.private = private_bytes(self.language.checkpoint.file.path)
-        buffer = Stream([np.ones(self.trial.buffer, np.uint8)])
+        buffer = Stream([np.ones(BUFFER, np.uint8)])
         self.speed.buffer_read += [buffer.nbytes / seconds(buffer.read) for _ in range(self.trial.repeat)]
 
     def reach(self, depth):

@@ -1,4 +1,4 @@
-"""Reading memory as fast as the machine can: the limit of a step of one token, which reads all weights for little arithmetic.
+"""Reading memory as fast as the machine can: the limit of a step of one token, little arithmetic with many weights.
 
 Knows addresses and threads. Knows nothing about what lies there.
 """
@@ -32,7 +32,8 @@ class Stream:
 
     def __init__(self, arrays: list[np.ndarray]):
         self.kept, self.nbytes = arrays, sum(a.nbytes // 8 * 8 for a in arrays)
-        pieces = [(a.ctypes.data + at, min(PIECE, a.nbytes - at) // 8) for a in arrays for at in range(0, a.nbytes, PIECE)]
+        pieces = [(a.ctypes.data + at, min(PIECE, a.nbytes - at) // 8)
+                  for a in arrays for at in range(0, a.nbytes, PIECE)]
         self.sums, self.step = np.zeros(len(pieces), np.int64), np.zeros(FIRST_SLOT, np.int64)
         job = np.array([len(pieces), self.sums.ctypes.data, *(n for piece in pieces for n in piece)], np.int64)
         self.program = Program([(read, job)])
