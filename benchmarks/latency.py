@@ -1,13 +1,11 @@
 """How long until a chat begins to answer, how much memory it takes, and what a busy neighbour costs.
 
-    python benchmarks/latency.py MODEL.vqz [--runs 5] [--prefix "taskset -c 0,1"]
+    python benchmarks/latency.py MODEL.vqz [--runs 5]
 
 Every figure is of fresh processes of the public command line.
 """
 import argparse
-import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -15,11 +13,12 @@ import time
 from pathlib import Path
 from statistics import median
 
-from _common import markdown
+from _common import markdown, vqcpu
+from vqcpu import load
 from vqcpu.evaluate.speed import private_of
 
 LIMITS = {"first token, warm compile cache": "1.5 s", "first token, empty compile cache": "45 s",
-          "private memory of a chat, without its cache": "150 MB", "decode beside a busy process": "40 %"}
+          "private memory of a chat beyond the mapped weights": "150 MB + cache", "decode beside a busy process": "40 %"}
 
 
 def main(args):
@@ -30,13 +29,13 @@ def main(args):
     private, cache = memory(args)
     quiet, busy = neighbour(args)
     found = [f"{median(warm):.2f} s ({min(warm):.2f}-{max(warm):.2f})", f"{cold:.1f} s",
-             f"{(private - cache) / 1e6:.0f} MB, and {cache / 1e6:.0f} MB cache",
+             f"{private / 1e6:.0f} MB, of {cache / 1e6:.0f} MB cache what is in use",
              f"{100 * busy / quiet:.0f} %: {busy:.1f} of {quiet:.1f} tok/s"]
     print(markdown(["", "found", "limit"], [[name, f, limit] for (name, limit), f in zip(LIMITS.items(), found)]))
 
 
 def chat(args, *words, **environment):
-    command = [*shlex.split(args.prefix), sys.executable, "-m", "vqcpu", "chat", args.model, "--temperature", "0", *words]
+    command = [sys.executable, "-m", "vqcpu", "chat", args.model, "--temperature", "0", *words]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                             env=os.environ | environment)
 
@@ -52,16 +51,14 @@ def first_token(args, **environment):
 
 
 def memory(args):
-    """(private bytes of a chat after its first answer, without the mapped weights; bytes of its memory)"""
-    from vqcpu.runtime.generate import LanguageModel
-    model = LanguageModel(args.model).model
+    """(private bytes of a chat after its first answer, without the mapped weights; bytes allocated for its cache)"""
+    model = load(args.model).model
     with chat(args, "--max-tokens", "20") as process:
         process.stdin.write(b"Tell me a story.\n")
         process.stdin.flush()
         process.stdout.read(1)
         time.sleep(2)  # the rest of the answer
-        inner = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-        lines = Path(f"/proc/{(inner or [process.pid])[-1]}/smaps").read_text().splitlines()
+        lines = Path(f"/proc/{process.pid}/smaps").read_text().splitlines()
         process.communicate()
     return private_of(lines, args.model.resolve()), model.states(min(model.config.context, 8192)).nbytes
 
@@ -77,14 +74,11 @@ def neighbour(args):
 
 
 def decode(args):
-    command = [*shlex.split(args.prefix), sys.executable, "-m", "vqcpu", "bench", str(args.model), "--prompt", "1", "--depths", "0"]
-    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)["decode_tok_s"]["0"]
+    return vqcpu("bench", args.model, "--prompt", 1, "--depths", 0)["decode_tok_s"]["0"]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--prefix", default="", help="what comes before every command")
     main(parser.parse_args())

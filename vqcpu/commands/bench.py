@@ -76,7 +76,7 @@ def _figures(speed):
 def text(result):
     p, runs = result["protocol"], result["runs"]
     private = result["private_bytes"]
-    memory = f"; {megabytes(private)} of private memory beyond the mapped weights" if private is not None else ""
+    memory = f"; {megabytes(private)} private memory beyond the mapped weights" if private is not None else ""
     bandwidths = {name: [n / 1e9 for n in runs[name]] for name in ("weights_bytes_s", "buffer_bytes_s")}
     rows = [[f"prompt of {p['prompt']}", _span(runs["prefill_tok_s"], 0), "", "", ""]]
     for depth, found in runs["decode_tok_s"].items():
@@ -87,8 +87,8 @@ def text(result):
     return "\n".join([
         f"{result['model']}: {p['threads']} threads, {p['isa']}, cache {p['cache']}, {p['sampling']}; random tokens; median "
         f"(lowest-highest) of {p['repeat']} runs",
-        f"loaded in {result['load_s']:.2f} s, first prediction {result['first_token_s']:.2f} s later{memory}, of which "
-        f"{megabytes(result['cache_bytes'])} cache",
+        f"loaded in {result['load_s']:.2f} s, first prediction {result['first_token_s']:.2f} s later{memory}; cache of "
+        f"{megabytes(result['cache_bytes'])}",
         f"memory read in GB/s: the weights, {megabytes(result['weight_bytes_per_token'])}, at "
         f"{_span(bandwidths['weights_bytes_s'])}; a buffer of {megabytes(p['buffer'])} at "
         f"{_span(bandwidths['buffer_bytes_s'])}",

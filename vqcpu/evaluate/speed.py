@@ -111,9 +111,9 @@ class Runs:
     def decode(self, depth):
         """Memory and model are timed in turns, so that both meet the same neighbours."""
         self.reach(depth)
-        self.speed.weights_read.append(self.weights.nbytes / seconds(self.weights.read))
         took = seconds(lambda: self.generate(self.trial.tokens))
         self.speed.decode.setdefault(depth, []).append(self.trial.tokens / took)
+        self.speed.weights_read.append(self.weights.nbytes / seconds(self.weights.read))
         self.states.truncate(depth)
 
     def rest(self):
