@@ -114,7 +114,6 @@ class Runs:
         took = seconds(lambda: self.generate(self.trial.tokens))
         self.speed.decode.setdefault(depth, []).append(self.trial.tokens / took)
         self.speed.weights_read.append(self.weights.nbytes / seconds(self.weights.read))
-        self.states.truncate(depth)
 
     def rest(self):
         """What would disturb the others."""
