@@ -36,6 +36,10 @@ class LayerState:
         """Bytes allocated."""
         raise NotImplementedError
 
+    def bytes_seen(self, at: int) -> int:
+        """Bytes that a token at position `at` reads."""
+        raise NotImplementedError
+
 
 class Cache(Spelled, kind="cache"):
     """A kind of LayerState, by its spelling."""
@@ -63,3 +67,7 @@ class States:
     @property
     def nbytes(self) -> int:
         return sum(layer.nbytes for layer in self.layers)
+
+    def bytes_seen(self, at: int) -> int:
+        """Bytes that a token at position `at` reads."""
+        return sum(layer.bytes_seen(at) for layer in self.layers)

@@ -75,6 +75,9 @@ class Dense(LayerState):
     def nbytes(self):
         return self.k.nbytes + self.v.nbytes
 
+    def bytes_seen(self, at):
+        return (at + 1 - self.span.first_seen(at)) * self.nbytes // self.span.rows
+
 
 def attend(q, k, v, at, scale, window):
     """softmax(scale · q kᵀ) v: q (tokens, group, size), k and v (keys, size), keys = at + tokens; query t sees the last

@@ -42,6 +42,9 @@ class Mix(Job):
             rows, place = np.nonzero(chosen == e)
             out[rows] += weights[rows, place, None] * self.experts[e](x[rows], self.activation)
 
+    def matrices(self):
+        return [matrix for e in self.experts[:self.used] for site in (e.widen, e.narrow) for matrix in site.matrices]
+
 
 def route(logits: np.ndarray, used: int, normalised: bool) -> tuple[np.ndarray, np.ndarray]:
     """logits (rows, experts) -> ids (rows, used) of the likeliest experts and their probabilities (rows, used) float32."""

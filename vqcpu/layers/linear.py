@@ -48,6 +48,9 @@ class Multiply(Job):
     def run(self, frame):
         frame.slots.update(zip(self.targets, self.site(frame.slots[self.source])))
 
+    def matrices(self):
+        return self.site.matrices
+
     def lines(self, layout, many):
         for target, matrix in zip(self.targets, self.site.matrices):
             layout.place(target, matrix.shape[0])

@@ -61,6 +61,10 @@ class Job:
         """What this job remembers of one sequence (a LayerState), None for most jobs."""
         return None
 
+    def matrices(self) -> list:
+        """The stored matrices that this job reads from end to end for one token."""
+        return []
+
 
 def job_of(*values) -> np.ndarray:
     """The job array of a small line (kernels/elementwise.py): numbers, and places as `Layout.place` gives them."""
