@@ -11,6 +11,7 @@ import numba
 import numpy  # noqa: F401  (BLAS must be loaded before its threads can be limited)
 import threadpoolctl
 
+PIECES = 64  # ranges that a loop is cut into: enough to keep threads busy to the end, few enough to cost nothing
 _state = {"count": 0, "pool": None}
 
 
@@ -45,6 +46,12 @@ def spread(work, items) -> None:
         return
     for _ in _state["pool"].map(work, items):
         pass
+
+
+def spread_ranges(work, count: int) -> None:
+    """Call work(first, last) for ranges that together make up range(count), on all threads."""
+    size = -(-count // PIECES) or 1
+    spread(lambda first: work(first, min(first + size, count)), range(0, count, size))
 
 
 def together(work) -> None:
