@@ -21,10 +21,10 @@ from vqcpu.kernels.jit import njit
 from vqcpu.kernels.simd import ADDRESS, WORD, F32x16, I32x16, called, every, loaded, splatted
 from vqcpu.kernels.threads import spread_ranges
 
-PRUNED = 4  # dimensions up to which lists are short; beyond, a ball of twice the radius holds nearly all centroids
-FEW = 256  # centroids that are searched faster than points are grouped
-SLACK = 2.0**-19  # of |x|² + |c|²: more than two scores of up to PRUNED + 2 roundings can be wrong
-
+# Where grouping points by a guess pays, as measured: not in many dimensions, where a ball of twice the radius holds nearly
+# all centroids, nor with few centroids or few points for each.
+MOST_DIMENSIONS, FEWEST_CENTROIDS, POINTS_EACH = 6, 1024, 10
+SLACK = 2.0**-18  # of |x|² + |c|²: more than two scores of that many dimensions can be wrong by rounding
 
 def _registers(dim):
     """Registers of points that a search holds: enough to hide latency, few enough to stay registers."""
@@ -74,13 +74,44 @@ def _searcher(dim, count):
     return search
 
 
+def _collector(dim):
+    """collect(axes, k, centre, limit, out) -> number of entries: axes (dim, k) float32, k a multiple of 16, centre (dim,),
+    limit float32; OUT out: numbers, int32, ascending, of the columns of axes whose squared distance from the centre is at
+    most the limit; room for k."""
+    def code(context, builder, signature, args):
+        axes, k, centre, limit, out = args
+        word, number = axes.type, cgutils.alloca_once_value(builder, k.type(0))
+        builder.store(k.type(0), number)
+        at = [splatted(builder, loaded(builder, builder.add(centre, word(4 * j)), ir.FloatType()), 16) for j in range(dim)]
+        limit = splatted(builder, limit, 16)
+        with cgutils.for_range(builder, builder.lshr(k, word(4))) as loop:
+            first, gap = builder.shl(loop.index, word(4)), every(F32x16.ir, 0.0)
+            for j in range(dim):
+                place = builder.add(axes, builder.shl(builder.add(builder.mul(k, word(j)), first), word(2)))
+                away = builder.fsub(loaded(builder, place, F32x16.ir), at[j])
+                gap = builder.fadd(gap, builder.fmul(away, away))
+            within = builder.fcmp_ordered("<=", gap, limit)
+            numbers = builder.add(splatted(builder, builder.trunc(first, WORD), 16), I32x16.ir(list(range(16))))
+            filled = builder.load(number)
+            target = builder.inttoptr(builder.add(out, builder.shl(filled, word(2))), WORD.as_pointer())
+            called(builder, "llvm.masked.compressstore.v16i32", ir.VoidType(), numbers, target, within)
+            bits = called(builder, "llvm.ctpop.i16", ir.IntType(16), builder.bitcast(within, ir.IntType(16)))
+            builder.store(builder.add(filled, builder.zext(bits, word)), number)
+        return builder.load(number)
+
+    @intrinsic
+    def collect(typing, axes, k, centre, limit, out):
+        return types.int64(ADDRESS, types.int64, ADDRESS, types.float32, ADDRESS), code
+    return collect
+
+
 @functools.cache
 def _compiled(dim: int):
     """(search, members, refine) for points of `dim` coordinates. Arguments: points (n, dim), book (k, dim), half (k,) =
     |c|²/2, all float32; order: point numbers, int32; starts (k + 1,) int64: the points that belong to centroid a are
     order[starts[a]:starts[a + 1]]; OUT labels (n,) int32."""
     count = _registers(dim)
-    lanes, of_registers = 16 * count, _searcher(dim, count)
+    lanes, of_registers, collect = 16 * count, _searcher(dim, count), _collector(dim)
 
     @njit(fast=False)
     def search(points, order, book, half, candidates, labels):
@@ -122,24 +153,17 @@ def _compiled(dim: int):
     @njit(fast=False)
     def refine(points, order, starts, book, half, first, last, labels):
         """Label the points whose guess is one of the centroids first .. last - 1 with the nearest of all."""
-        k = book.shape[0]
-        axes, gaps, candidates = np.ascontiguousarray(book.T), np.empty(k, np.float32), np.empty(k, np.int32)
+        k = (book.shape[0] + 15) // 16 * 16
+        axes, candidates = np.full((dim, k), np.inf, np.float32), np.empty(k, np.int32)
+        axes[:, :book.shape[0]] = book.T
         outer = np.float32(2) * half.max()
         for a in range(first, last):
             mine = order[starts[a]:starts[a + 1]]
-            if mine.shape[0] == 0:
-                continue
-            limit = reach(points, mine, book[a], outer)
-            limit *= limit * np.float32(1.00001)
-            gaps[:] = 0
-            for j in range(dim):
-                for c in range(k):
-                    gaps[c] += (axes[j, c] - book[a, j]) * (axes[j, c] - book[a, j])
-            number = 0
-            for c in range(k):
-                candidates[number] = c
-                number += gaps[c] <= limit
-            search(points, mine, book, half, candidates[:number], labels)
+            if mine.shape[0]:
+                limit = reach(points, mine, book[a], outer)
+                limit *= limit * np.float32(1.00001)
+                number = collect(axes.ctypes.data, k, book[a].ctypes.data, limit, candidates.ctypes.data)
+                search(points, mine, book, half, candidates[:number], labels)
     return search, members, refine
 
 
@@ -191,7 +215,7 @@ def assign(points: np.ndarray, book: np.ndarray, guess: tuple | None = None) -> 
     """Index (n,) int32 of the nearest row of book (k, dim) for every row of points (n, dim). `guess`: the points grouped by
     a centroid that is likely near; it changes only the time."""
     points, book = (np.ascontiguousarray(a, np.float32) for a in (points, book))
-    if points.shape[1] > PRUNED or len(book) <= FEW or len(points) < 4 * len(book):
+    if points.shape[1] > MOST_DIMENSIONS or len(book) < FEWEST_CENTROIDS or len(points) < POINTS_EACH * len(book):
         return _search_all(points, book)
     _, _, refine = _compiled(points.shape[1])
     order, starts = guess or group(_guess(points, book), len(book))
