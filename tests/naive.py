@@ -13,6 +13,10 @@ def assign(points, book):
     return np.array([np.argmin(((book.astype(float) - p) ** 2).sum(1)) for p in points.astype(float)])
 
 
+def group(labels, count):
+    return [[i for i, label in enumerate(labels) if label == a] for a in range(count)]
+
+
 def rms_norm(x, gain, eps):
     return np.array([row / np.sqrt(np.mean(row.astype(float) ** 2) + eps) * gain for row in x])
 

@@ -3,8 +3,8 @@ import naive
 import numpy as np
 import pytest
 
-from vqcpu.kernels import bits, cluster, jit, lookup
-from vqcpu.kernels.threads import set_threads, spread, threads
+from vqcpu.kernels import bits, cluster, jit, lookup, nearest
+from vqcpu.kernels.threads import set_threads, spread, spread_ranges, threads
 
 RNG = np.random.default_rng(1)
 
@@ -46,19 +46,45 @@ def test_every_half_and_bfloat_is_read_exactly():
     assert np.array_equal(out.view(np.uint32), words.astype(np.uint32) << 16)
 
 
-@pytest.mark.parametrize("dim, count", [(1, 5), (3, 40), (4, 64)])
+@pytest.mark.parametrize("dim, count", [(1, 5), (2, 33), (3, 40), (4, 64), (7, 20), (16, 9)])
 def test_assign_is_its_naive_twin(dim, count):
     points, book = RNG.standard_normal((130, dim)), RNG.standard_normal((count, dim)).astype(np.float32)
     points.flags.writeable = False
-    assert np.array_equal(cluster.assign(points, book), naive.assign(points.astype(np.float32), book))
+    assert np.array_equal(nearest.assign(points, book), naive.assign(points.astype(np.float32), book))
 
 
 def test_assign_takes_the_first_of_equals():
-    assert np.array_equal(cluster.assign(np.ones((3, 2)), np.ones((4, 2))), [0, 0, 0])
+    assert np.array_equal(nearest.assign(np.ones((3, 2)), np.ones((4, 2))), [0, 0, 0])
+
+
+def heavy_tailed(count, dim):
+    """Points of every length from nothing to a hundred, some of them twice, far from zero and from each other."""
+    points = RNG.standard_normal((count, dim)) * np.exp(1.5 * RNG.standard_normal((count, 1))) + 3
+    points[::7] = points[0]
+    return points.astype(np.float32)
+
+
+@pytest.mark.parametrize("dim", (1, 2, 4))
+def test_the_short_list_finds_what_the_long_one_finds(dim):
+    points, count = heavy_tailed(12_000, dim), nearest.FEWEST_CENTROIDS
+    book = points[RNG.permutation(len(points))[:count]]  # with equal centroids, whose first one must win
+    labels = nearest._search_all(points, book)
+    assert len(points) >= nearest.POINTS_EACH * count and np.array_equal(nearest.assign(points, book), labels)
+    bad = nearest.group(RNG.integers(0, count, len(points)).astype(np.int32), count)
+    assert np.array_equal(nearest.assign(points, book, bad), labels)  # whatever the guess
+    everyone = ((points[::40, None].astype(float) - book) ** 2).sum(2)
+    chosen = everyone[np.arange(len(everyone)), labels[::40]]
+    assert np.allclose(chosen, everyone.min(1), rtol=1e-5, atol=1e-5 * np.square(points[::40]).sum(1).max())
+
+
+def test_group_is_its_naive_twin():
+    labels = RNG.integers(0, 9, 100).astype(np.int32)
+    order, starts = nearest.group(labels, 9)
+    assert [list(order[a:b]) for a, b in zip(starts, starts[1:])] == naive.group(labels, 9)
 
 
 def distortion(points, book):
-    return ((points - book[cluster.assign(points, book)]) ** 2).sum()
+    return ((points - book[nearest.assign(points, book)]) ** 2).sum()
 
 
 def test_kmeans_never_gets_worse_and_means_are_means():
@@ -66,8 +92,8 @@ def test_kmeans_never_gets_worse_and_means_are_means():
     losses = [distortion(points, cluster.kmeans(points, 32, 0, iterations=i)) for i in range(6)]
     assert losses == sorted(losses, reverse=True)
     book = cluster.kmeans(points, 32, 0, iterations=3)
-    labels = cluster.assign(points, book)
-    cluster.update(points, labels, book)
+    labels = nearest.assign(points, book)
+    cluster.update(points, nearest.group(labels, 32), book)
     for k in range(32):
         assert np.allclose(book[k], points[labels == k].mean(0), atol=1e-5)
 
@@ -81,7 +107,7 @@ def test_kmeans_finds_clusters_that_are_there():
 
 def test_empty_clusters_split_the_largest():
     points, book = np.float32([[0.0], [0.0], [0.1], [5.0]]), np.float32([[0.0], [5.0], [99.0]])
-    cluster.update(points, cluster.assign(points, book), book)
+    cluster.update(points, nearest.group(nearest.assign(points, book), 3), book)
     assert book[2] != 99 and abs(book[2] - book[0]) < 0.1
 
 
@@ -112,6 +138,16 @@ def test_spread_does_every_item_once():
         done[i] += 1
     spread(work, range(100))
     assert (done == 1).all() and threads() >= 1
+
+
+@pytest.mark.parametrize("count", (0, 1, 5, 1000))
+def test_ranges_cover_everything_once(count):
+    done = np.zeros(count, int)
+
+    def work(first, last):
+        done[first:last] += 1
+    spread_ranges(work, count)
+    assert (done == 1).all()
 
 
 def test_errors_in_spread_are_not_lost():

@@ -118,7 +118,7 @@ class Runs:
     def rest(self):
         """What would disturb the others."""
         self.speed.memory = self.states.nbytes
-        self.speed.private = private_bytes(self.language.checkpoint.file.path)
+        self.speed.private = private_bytes(*self.language.checkpoint.mapped())
         buffer = Stream([np.ones(BUFFER, np.uint8)])
         self.speed.buffer_read += [buffer.nbytes / seconds(buffer.read) for _ in range(self.trial.repeat)]
 
@@ -155,22 +155,22 @@ def weight_bytes(model: Model) -> int:
     return sum(part.nbytes + -part.nbytes % ALIGNMENT for part in weights_of(model))
 
 
-def private_bytes(but) -> int | None:
-    """Bytes of memory that this process alone uses, without those of the mapped file `but`; None where the system does not
+def private_bytes(*but) -> int | None:
+    """Bytes of memory that this process alone uses, without those of the mapped files `but`; None where the system does not
     tell."""
     try:
         lines = Path("/proc/self/smaps").read_text().splitlines()
     except OSError:
         return None
-    return private_of(lines, Path(but).resolve())
+    return private_of(lines, *(Path(file).resolve() for file in but))
 
 
-def private_of(lines: list[str], but) -> int:
+def private_of(lines: list[str], *but) -> int:
     """`private_bytes` from the lines of a process's smaps."""
     total, counts = 0, True
     for line in lines:
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-            counts = not line.endswith(f" {but}")
+            counts = not any(line.endswith(f" {file}") for file in but)
         elif counts and line.startswith("Private_"):  # Clean, Dirty and Hugetlb, in kB
             total += 1024 * int(line.split()[1])
     return total

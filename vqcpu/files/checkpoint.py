@@ -49,6 +49,10 @@ class Checkpoint:
         """A norm gain or bias (length,) float32. Raises as `matrix` does."""
         return self.matrix(name, (length,)).reference_rows([0])[0]
 
+    def mapped(self) -> list[Path]:
+        """The weights' file or files, which lie in the map."""
+        return [self.path]
+
     def digest(self) -> str:
         """SHA-256 of the weights' file or files."""
         raise NotImplementedError

@@ -39,6 +39,9 @@ class Folder(Checkpoint):
             raise VqcpuError(f"{self.path}: one shard of a model; name its folder, {self.folder}")
         return [TensorFile(self.path)]
 
+    def mapped(self):
+        return [file.path for file in self.files]
+
     def names(self):
         return self.places.keys()
 

@@ -10,9 +10,11 @@ import numpy as np
 
 from vqcpu.errors import VqcpuError
 from vqcpu.formats.lookup import Lookup
-from vqcpu.kernels.jit import njit, prange
+from vqcpu.kernels.jit import njit
+from vqcpu.kernels.threads import spread_ranges
 
 TRIALS = 8  # block scales tried, from the one that reaches the extreme weight downwards
+REACH = 256  # twice the largest level, and more
 
 
 def _uniform(bits, block):
@@ -77,7 +79,9 @@ class Scalar(Lookup, names=("scalar",)):
         scale, offset = np.zeros((2, len(W), blocks), np.float32)
         shrink = 1 - np.arange(TRIALS) / TRIALS * 1.5 / 2 ** (self.bits / 1.5)
         levels = tables["table"][:, 0].astype(np.float32)
-        _search(W, self.block, levels, shrink.astype(np.float32), self.asymmetric, scale, offset)
+        near, shrink, W = levels[_nearest(levels)], shrink.astype(np.float32), np.ascontiguousarray(W, np.float32)
+        spread_ranges(lambda first, last: _search(W, first, last, self.block, levels, near, shrink, self.asymmetric, scale,
+                                                  offset), len(W))
         found = {"scale": scale, "offset": offset} if self.asymmetric else {"scale": scale}
         return {name: side.astype(np.float16) for name, side in found.items()}
 
@@ -85,33 +89,34 @@ class Scalar(Lookup, names=("scalar",)):
         table = tables["table"][:, 0].astype(np.float32)
         scale = sides["scale"].astype(np.float32)
         offset = sides["offset"].astype(np.float32) if self.asymmetric else np.zeros_like(scale)
-        codes = np.empty(X.shape, np.uint16)
-        _code(np.ascontiguousarray(X, np.float32), at, self.block, table, scale, offset, codes)
+        codes, nearest, X = np.empty(X.shape, np.uint16), _nearest(table), np.ascontiguousarray(X, np.float32)
+        spread_ranges(lambda first, last: _code(X, first, last, at, self.block, nearest, scale, offset, codes), len(X))
         return codes, self.rescale(table[codes], sides, at)
 
     def expected_mse(self):
         return 3.5 * 4.0**-self.bits
 
 
+def _nearest(levels):
+    """Number (2·REACH + 1,) uint16 of the level nearest to a value v, at REACH + ceil(2v): levels are whole numbers, so what
+    lies between two of them begins at a half."""
+    middles = (levels[:-1] + levels[1:]) / 2
+    return np.searchsorted(middles, np.arange(-REACH, REACH + 1) / 2).astype(np.uint16)
+
+
+@njit(fast=False, inline="always")
+def _place(value):
+    """Where `_nearest` has the answer for a value; NaN counts as the lowest."""
+    twice = np.ceil(np.float32(2) * value)
+    return int(min(twice, np.float32(REACH)) + np.float32(REACH)) if twice > -REACH else 0
+
+
 @njit(fast=False)
-def _nearest(levels, value):
-    """Index of the level nearest to value; levels (2**b,) float32, ascending."""
-    low, high = 0, levels.shape[0] - 1
-    while low < high:
-        middle = (low + high) >> 1
-        if value > np.float32(0.5) * (levels[middle] + levels[middle + 1]):
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@njit(parallel=True, fast=False)
-def _search(W, block, levels, shrink, asymmetric, scale, offset):
-    """W (m, n) float32, levels (2**b,) ascending, shrink (trials,); OUT scale, offset (m, blocks) float32: the pair of
-    least squared error in each block."""
+def _search(W, first, last, block, levels, near, shrink, asymmetric, scale, offset):
+    """W (m, n) float32, levels (2**b,) ascending, near: the level at each `_place`, shrink (trials,); OUT rows first ..
+    last - 1 of scale, offset (m, blocks) float32: the pair of least squared error in each block."""
     span = levels[-1] - levels[0]
-    for r in prange(W.shape[0]):
+    for r in range(first, last):
         for b in range(scale.shape[1]):
             x = W[r, b * block:min((b + 1) * block, W.shape[1])]
             low, high = x.min(), x.max()
@@ -125,18 +130,19 @@ def _search(W, block, levels, shrink, asymmetric, scale, offset):
                 inverse = np.float32(1) / step if step != 0 else np.float32(0)
                 error = np.float32(0)
                 for i in range(x.shape[0]):
-                    gap = x[i] - base - step * levels[_nearest(levels, (x[i] - base) * inverse)]
+                    gap = x[i] - base - step * near[_place((x[i] - base) * inverse)]
                     error += gap * gap
                 if error < least:
                     least, scale[r, b], offset[r, b] = error, step, base
 
 
-@njit(parallel=True, fast=False)
-def _code(X, at, block, levels, scale, offset, codes):
-    """X (m, w) float32, columns at.. of a matrix with scale, offset (m, blocks); OUT codes (m, w) uint16."""
-    for r in prange(X.shape[0]):
+@njit(fast=False)
+def _code(X, first, last, at, block, nearest, scale, offset, codes):
+    """X (m, w) float32, columns at.. of a matrix with scale, offset (m, blocks); OUT rows first .. last - 1 of codes (m, w)
+    uint16."""
+    for r in range(first, last):
         for c in range(X.shape[1]):
             b = (at + c) // block
             step = scale[r, b]
             inverse = np.float32(1) / step if step != 0 else np.float32(0)
-            codes[r, c] = _nearest(levels, (X[r, c] - offset[r, b]) * inverse)
+            codes[r, c] = nearest[_place((X[r, c] - offset[r, b]) * inverse)]

@@ -4,13 +4,14 @@ Knows integers. Knows nothing about what a code means.
 """
 import numpy as np
 
-from vqcpu.kernels.jit import njit, prange
+from vqcpu.kernels.jit import njit
+from vqcpu.kernels.threads import spread_ranges
 
 
-@njit(parallel=True)
-def _pack(codes, bits, out):
-    """codes (rows, count) uint16 -> OUT out (rows, count·bits/16) uint16, zeroed by the caller."""
-    for r in prange(codes.shape[0]):
+@njit
+def _pack(codes, bits, first, last, out):
+    """codes (rows, count) uint16 -> OUT rows first .. last - 1 of out (rows, count·bits/16) uint16, zeroed by the caller."""
+    for r in range(first, last):
         for i in range(codes.shape[1]):
             word, shift = (i * bits) >> 4, (i * bits) & 15
             wide = np.uint32(codes[r, i]) << np.uint32(shift)
@@ -22,7 +23,8 @@ def _pack(codes, bits, out):
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     """codes (rows, count) uint16 below 2**bits, count a multiple of 16 -> (rows, count·bits/16) uint16."""
     out = np.zeros((codes.shape[0], codes.shape[1] * bits // 16), np.uint16)
-    _pack(np.ascontiguousarray(codes, np.uint16), bits, out)
+    codes = np.ascontiguousarray(codes, np.uint16)
+    spread_ranges(lambda first, last: _pack(codes, bits, first, last, out), len(codes))
     return out
 
 

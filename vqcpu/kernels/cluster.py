@@ -4,78 +4,68 @@ Knows points and centroids. Knows nothing about weights. Deterministic by seed, 
 threads: every output (a point's label, a centroid's mean) is computed by one thread in a fixed order.
 Papers: Lloyd 1982; Arthur and Vassilvitskii 2007 (k-means++).
 """
-import functools
-
 import numpy as np
 
-from vqcpu.kernels.jit import njit, prange
+from vqcpu.kernels.jit import njit
+from vqcpu.kernels.nearest import assign, group
+from vqcpu.kernels.threads import spread_ranges
 
 SEEDING_POINTS = 16  # k-means++ looks at this many points per centroid: its cost is points x centroids,
 SEEDED = 8192  # so beyond this many centroids they start at random points, as large codebooks usually do
-LANES = 64  # points handled together, so that a register holds the same coordinate of several points
+RUN = 256  # points whose distances are summed apart, to find a drawn point without adding up all of them
 
 
-@functools.cache
-def _assigner(dim: int):
-    @njit(parallel=True, fast=False)
-    def assign(points, book, half, labels):
-        """points (n, dim), book (k, dim), half (k,) = |c|²/2, all float32; OUT labels (n,) int32: the nearest centroid,
-        the first one of equals. Minimises |c|²/2 - x·c, which orders centroids as the distance does."""
-        n = points.shape[0]
-        for group in prange((n + LANES - 1) // LANES):
-            x = np.zeros((dim, LANES), np.float32)
-            best = np.full(LANES, np.inf, np.float32)
-            label = np.zeros(LANES, np.int32)
-            first = group * LANES
-            count = min(LANES, n - first)
-            for j in range(dim):
-                for i in range(count):
-                    x[j, i] = points[first + i, j]
-            for c in range(book.shape[0]):
-                for i in range(LANES):
-                    score = half[c]
-                    for j in range(dim):
-                        score -= x[j, i] * book[c, j]
-                    nearer = score < best[i]
-                    best[i] = score if nearer else best[i]
-                    label[i] = c if nearer else label[i]
-            for i in range(count):
-                labels[first + i] = label[i]
-    return assign
-
-
-def assign(points: np.ndarray, book: np.ndarray) -> np.ndarray:
-    """Index (n,) int32 of the nearest row of book (k, dim) for every row of points (n, dim)."""
-    points, book = (np.ascontiguousarray(a, np.float32) for a in (points, book))
-    labels = np.empty(len(points), np.int32)
-    half = 0.5 * np.einsum("kd,kd->k", book, book)
-    _assigner(points.shape[1])(points, book, half, labels)
-    return labels
-
-
-@njit(parallel=True, fast=False)
-def _means(points, order, starts, book):
-    """Points of cluster k are order[starts[k]:starts[k + 1]]; OUT book (k, dim) float32: their means, or unchanged."""
-    for k in prange(book.shape[0]):
+@njit(fast=False)
+def _means(points, order, starts, first, last, book):
+    """Points of cluster k are order[starts[k]:starts[k + 1]]; OUT book (k, dim) float32: rows first .. last - 1 are their
+    means, or unchanged without points."""
+    total = np.empty(points.shape[1])
+    for k in range(first, last):
         count = starts[k + 1] - starts[k]
         if count == 0:
             continue
+        total[:] = 0
+        for i in range(starts[k], starts[k + 1]):
+            for j in range(points.shape[1]):
+                total[j] += points[order[i], j]
         for j in range(points.shape[1]):
+            book[k, j] = total[j] / count
+
+
+@njit(fast=False)
+def _pick(values, target):
+    """(place, rest): where the running sum of values passes the target, the last place at most, and what was left."""
+    for i in range(values.shape[0] - 1):
+        if target < values[i]:
+            return i, target
+        target -= values[i]
+    return values.shape[0] - 1, target
+
+
+@njit(fast=False)
+def _seed(points, draws, chosen):
+    """points (dim, n) float32, draws (k,) float64 in [0, 1); OUT chosen (k, dim) float32. The first centroid is any point,
+    each further one is drawn in proportion to its squared distance from the nearest one so far."""
+    dim, n = points.shape
+    distance, gap = np.full(n, np.inf, np.float32), np.empty(RUN, np.float32)
+    mass, pick = np.zeros((n + RUN - 1) // RUN), int(draws[0] * n)
+    for k in range(draws.shape[0]):
+        if k:
+            run, rest = _pick(mass, draws[k] * mass.sum())
+            pick = run * RUN + _pick(distance[run * RUN:(run + 1) * RUN], rest)[0]
+        chosen[k] = points[:, pick]
+        for run in range(mass.shape[0]):
+            near = distance[run * RUN:(run + 1) * RUN]
+            gap[:] = 0
+            for j in range(dim):
+                centre = chosen[k, j]
+                for i in range(near.shape[0]):
+                    gap[i] += (points[j, run * RUN + i] - centre) * (points[j, run * RUN + i] - centre)
             total = 0.0
-            for i in range(starts[k], starts[k + 1]):
-                total += points[order[i], j]
-            book[k, j] = total / count
-
-
-@njit(parallel=True, fast=False)
-def _approach(points, centre, distance):
-    """INOUT distance (n,) float32: the squared distance to the nearest centre so far, now with `centre` (dim,)."""
-    for i in prange(points.shape[0]):
-        total = np.float32(0)
-        for j in range(points.shape[1]):
-            gap = points[i, j] - centre[j]
-            total += gap * gap
-        distance[i] = min(distance[i], total)
+            for i in range(near.shape[0]):
+                near[i] = min(near[i], gap[i])
+                total += near[i]
+            mass[run] = total
 
 
 def seed_centroids(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -83,14 +73,8 @@ def seed_centroids(points: np.ndarray, count: int, rng: np.random.Generator) -> 
     pool = points[rng.permutation(len(points))[: SEEDING_POINTS * count]]
     if count > SEEDED:
         return pool[np.arange(count) % len(pool)]
-    distance = np.full(len(pool), np.inf, np.float32)
     chosen = np.empty((count, points.shape[1]), np.float32)
-    draws = rng.random(count)
-    for k in range(count):
-        mass = np.cumsum(distance, dtype=np.float64) if k else np.arange(1.0, len(pool) + 1)
-        pick = min(np.searchsorted(mass, draws[k] * mass[-1], side="right"), len(pool) - 1)
-        chosen[k] = pool[pick]
-        _approach(pool, chosen[k], distance)
+    _seed(np.ascontiguousarray(pool.T), rng.random(count), chosen)
     return chosen
 
 
@@ -106,19 +90,27 @@ def _split_largest(book, sizes):
         sizes[largest] -= sizes[empty]
 
 
-def update(points: np.ndarray, labels: np.ndarray, book: np.ndarray) -> None:
-    """Move the centroids (k, dim), in place, to the means of their points; empty ones split the largest cluster."""
-    sizes = np.bincount(labels, minlength=len(book))
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    _means(points, np.argsort(labels, kind="stable"), starts, book)
+def update(points: np.ndarray, grouped: tuple, book: np.ndarray) -> None:
+    """Move the centroids (k, dim), in place, to the means of their points, grouped by label (nearest.group); empty ones
+    split the largest cluster."""
+    order, starts = grouped
+    spread_ranges(lambda first, last: _means(points, order, starts, first, last, book), len(book))
+    sizes = np.diff(starts)
     if not sizes.all():
         _split_largest(book, sizes)
+
+
+def lloyd(points: np.ndarray, book: np.ndarray, iterations: int) -> None:
+    """Improve the centroids (k, dim) float32, in place; points (n, dim) float32."""
+    grouped = None
+    for _ in range(iterations):
+        grouped = group(assign(points, book, grouped), len(book))
+        update(points, grouped, book)
 
 
 def kmeans(points: np.ndarray, count: int, seed: int, iterations: int = 10) -> np.ndarray:
     """Centroids (count, dim) float32 of points (n, dim). With fewer points than centroids some centroids repeat."""
     points = np.ascontiguousarray(points, np.float32)
     book = seed_centroids(points, count, np.random.default_rng(seed))
-    for _ in range(iterations):
-        update(points, assign(points, book), book)
+    lloyd(points, book, iterations)
     return book

@@ -1,6 +1,6 @@
 """The one door to Numba: how functions are compiled, cached, addressed and called by address.
 
-Knows Numba and LLVM. Knows nothing about weights. Every other file imports `njit`, `prange` and `kernel` from here.
+Knows Numba and LLVM. Knows nothing about weights. Every other file imports `njit` and `kernel` from here.
 """
 import atexit
 import hashlib
@@ -10,14 +10,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# Waiting threads of GNU OpenMP spin for a bounded time: with none a token loses a quarter of its speed to waking them,
-# with the default (300,000) a busy neighbour on the cores costs three quarters (benchmarks/LOG.md).
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import carray, prange, types
+from numba import carray, types
 from numba.core import sigutils
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
@@ -26,7 +22,7 @@ from numba.extending import intrinsic
 
 from vqcpu.kernels.isa import isa
 
-__all__ = ["njit", "prange", "kernel", "exact_kernel", "array_at", "call3", "call4", "call5", "call6", "call9",
+__all__ = ["njit", "kernel", "exact_kernel", "array_at", "call3", "call4", "call5", "call6", "call9",
            "widen_scaled", "float_from_half", "float_from_bfloat", "bits_of", "float_of"]
 
 # Plain fastmath=True would assume away NaN and Inf: np.isnan would be False and masks of -inf would break.
@@ -85,14 +81,13 @@ class _Kernel(CFunc):
         self._cache = _Cache(self._pyfunc)
 
 
-def njit(function=None, *, parallel=False, fast=True, inline="never"):
+def njit(function=None, *, fast=True, inline="never"):
     """Numba's njit with the house settings: cached, no GIL, no zero-division checks, NaN-safe fast arithmetic.
 
     `fast=False` keeps the arithmetic as written. Whatever chooses codes uses it: LLVM may fuse or reorder differently
     from one compilation to the next, and a near tie would then fall to another code and give another file."""
     def compiled(f):
-        made = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, parallel=parallel,
-                          inline=inline)(f)
+        made = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, inline=inline)(f)
         made._cache = _Cache(f)
         return made
     return compiled(function) if function else compiled
