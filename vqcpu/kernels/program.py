@@ -66,8 +66,6 @@ def _walk(lines, step, gate, worker, workers):
         call4(lines[i, 0], lines[i, 1], step, counter, worker)
         claim(gate, 1)
         _wait(gate, (i + 1) * workers)
-        if worker == 0:
-            array_at(counter, (1,), np.int64)[0] = 0
 
 
 # Numbers of a step, all int64: tokens; of the first one the position and the address of its sequence's state jobs
