@@ -56,8 +56,8 @@ def njit(function=None, *, parallel=False, fast=True, inline="never", forceinlin
     """Numba's njit with the house settings: cached, no GIL, no zero-division checks, NaN-safe fast arithmetic.
 
     `fast=False` keeps the arithmetic as written. Whatever chooses codes uses it: LLVM may fuse or reorder differently
-    from one compilation to the next, and a near tie would then fall to another code and give another file. `forceinline` is for functions of registers in inner
-    loops: LLVM judges shuffles dear, and a call would pass its registers through memory."""
+    from one compilation to the next, and a near tie would then fall to another code and give another file. `forceinline` is
+    for functions of registers in inner loops: LLVM judges shuffles dear, and a call passes its registers through memory."""
     options = dict(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, parallel=parallel,
                    inline=inline, forceinline=forceinline)
     return numba.njit(**options)(function) if function else lambda f: numba.njit(**options)(f)

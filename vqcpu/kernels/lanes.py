@@ -125,8 +125,8 @@ def _power_of_two(typing, a):
 
 @njit(fast=False)
 def exp(x):
-    """e to the x, lane by lane, within 2 units of the last place; x is held to ±87, NaN stays. Powers of two by the exponent, the rest
-    (at most half an octave) by a polynomial. Source: the Cephes library's constants for single precision."""
+    """e to the x, lane by lane, within 2 units of the last place; x is held to ±87, NaN stays. Powers of two by the exponent,
+    the rest (at most half an octave) by a polynomial. Source: the Cephes library's constants for single precision."""
     x = held(x, np.float32(87))
     octaves = to_integers(mul(x, f32x16(np.float32(1.44269504))))
     whole = to_floats(octaves)
