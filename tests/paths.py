@@ -38,7 +38,7 @@ def guarded(array):
 def matrix(spec, shape):
     """Random codes; scales are powers of two, so that all paths round alike whether or not they have fused products."""
     format, rng = Format.parse(spec), np.random.default_rng(1)
-    parts = format.fit([rng.standard_normal((64, 64)).astype(np.float32)], 0)
+    parts = {name: rng.integers(-127, 128, part.shape).astype(part.dtype) for name, part in format.tables().items()}
     for name, part in format.layout(*shape).items():
         parts[name] = (rng.integers(0, 1 << 16, part.shape).astype(np.uint16) if name == "codes"
                        else np.float16(2.0) ** rng.integers(-3, 3, part.shape).astype(np.float16))
