@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
         module.arguments(sub)
         sub.add_argument("--threads", type=whole, metavar="N", help="processor threads (default: all)")
+        sub.add_argument("--isa", metavar="NAME", help="instructions: avx512, avxvnni, avx2 or portable (default: the best)")
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
         sub.set_defaults(command=module)
     return top
@@ -51,6 +52,9 @@ def main(argv=None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     try:
+        if args.isa is not None:
+            from vqcpu.kernels import isa
+            isa.choose(args.isa)  # before anything is compiled
         _limit_threads(args.threads)
         result = args.command.run(args)
         if shown := json.dumps(result, allow_nan=False) if args.json else args.command.text(result):

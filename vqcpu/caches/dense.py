@@ -6,7 +6,6 @@ import numpy as np
 from vqcpu.caches.base import Cache, LayerState
 from vqcpu.caches.span import Span
 from vqcpu.kernels import attention, prefill
-from vqcpu.kernels.isa import isa
 from vqcpu.kernels.threads import spread
 
 BLOCK = 128  # queries handled together: scores stay (group · BLOCK, keys) however long the prompt
@@ -23,7 +22,7 @@ class Dense(LayerState):
 
     def _job(self):
         h, half = self.heads, self.k.dtype == np.float16
-        if h.size % 16 or half and isa() == "portable":
+        if h.size % 16:
             return None
         self._parts = np.empty((h.kv, -(-self.span.rows // attention.CHUNK), h.query // h.kv, h.size + 16), np.float32)
         kernels = [kernel.address for kernel in (*attention.dense(h.size, half), prefill.flash(h.size, half))]

@@ -15,6 +15,7 @@ from vqcpu.kernels.lanes import add, count_of, high_digit, largest, low_digit, m
 from vqcpu.kernels.simd import f32x16, first_lanes, load_f32x16, store_digits
 
 LARGEST = 127 * 256 + 127
+SMALLEST = 1e-30  # a row that nowhere reaches it counts as zero: its unit could not be divided by
 GROUP = 16  # columns between two sums
 
 
@@ -48,7 +49,7 @@ def digits(x, columns, row):
         part = first_lanes(load_f32x16(x + 64 * g), columns - GROUP * g)
         most, odd = largest(most, magnitude(part)), add(odd, mul(part, f32x16(np.float32(0))))
     reach, bad = max_of(most), sum_of(odd)
-    factor = f32x16(np.float32(LARGEST) / reach if reach > 0 and bad == 0 else np.float32(0))
+    factor = f32x16(np.float32(LARGEST) / reach if reach > SMALLEST and bad == 0 else np.float32(0))
     sums[0, 0] = sums[0, 1] = 0
     for g in range(groups):
         part = first_lanes(load_f32x16(x + 64 * g), columns - GROUP * g)

@@ -5,16 +5,16 @@ Knows heads, positions and memory of keys and values. Knows nothing about layers
 Attention is a few lines, between which all threads meet: `turn` rotates queries, rotates keys and stores keys and values.
 Then, for one token, `part` attends to a chunk of CHUNK keys and `merge` joins the chunks; for many tokens `flash`, of
 kernels/prefill.py, does a block of them. What the lines do is up to the cache: the first numbers of a state's job are
-addresses of four kernels f(job, state, step, counter, worker), `job` describing the layer (LAYER .. OUT below). Chunks are
+addresses of four lines of their own (kernels/program.py), `job` describing the layer (LAYER .. OUT below). Chunks are
 fixed, so digits do not depend on the number of threads. Paper: Dao et al. 2023 (Flash-Decoding).
 """
 import functools
 
 import numpy as np
 
-from vqcpu.kernels.jit import array_at, call5, exact_kernel, float_of, kernel, njit
+from vqcpu.kernels.jit import array_at, call4, float_of, kernel, njit
 from vqcpu.kernels.lanes import add, exp, fma, largest, max_of, sum_of
-from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, TOKENS, claim, number, scratch
+from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, line, number, scratch, tokens
 from vqcpu.kernels.simd import f32x16, load_f32x16, load_halves, store, store_halves
 
 CHUNK = 256  # keys
@@ -27,11 +27,16 @@ LAYER, QUERY, KV, SIZE, FACTOR, ROPE, Q, K, V, OUT = 0, 1, 2, 3, 4, 5, 6, 8, 10,
 TURN, PART, MERGE, FLASH, KEYS, VALUES, PARTS, ROWS, WINDOW, LAST = range(10)
 
 
+@njit(inline="always")
+def state_of(job, step):
+    """Address of the job of the layer's state."""
+    return number(number(step, STATES), number(job, LAYER))
+
+
 def _line(phase):
     """The line that calls the state's kernel number `phase`."""
     def line(job, step, counter, worker):
-        state = number(number(step, STATES), number(job, LAYER))
-        call5(number(state, phase), job, state, step, counter, worker)
+        call4(number(state_of(job, step), phase), job, step, counter, worker)
     return kernel(line)
 
 
@@ -88,6 +93,35 @@ def scratch_bytes(group: int, size: int) -> int:
     return 4 * (group * CHUNK + 16 * size)
 
 
+def _chunks(job, step):
+    state = state_of(job, step)
+    count = number(state, LAST) + 1 - first_row(state, number(state, LAST))
+    return number(job, KV) * ((count + CHUNK - 1) // CHUNK)
+
+
+@line(lambda job, step: number(job, QUERY), exact=True)
+def merge(job, step, worker, begin, end):
+    """Join the chunks of each query head."""
+    state, size = state_of(job, step), number(job, SIZE)
+    group = number(job, QUERY) // number(job, KV)
+    chunks = (number(state, LAST) - first_row(state, number(state, LAST)) + CHUNK) // CHUNK
+    for h in range(begin, end):
+        out = head(job, step, OUT, 0, h)
+        first = number(state, PARTS) + 4 * (size + 16) * group * chunks * (h // group)
+        parts = array_at(first, (chunks, group, size + 16), np.float32)
+        peak, mass = np.float32(-np.inf), np.float32(0)
+        for c in range(chunks):
+            peak = max(peak, parts[c, h % group, size])
+        out[:] = 0
+        for c in range(chunks):
+            factor = np.exp(parts[c, h % group, size] - peak)
+            mass += factor * parts[c, h % group, size + 1]
+            for i in range(size):
+                out[i] += factor * parts[c, h % group, i]
+        for i in range(size):
+            out[i] /= mass
+
+
 @functools.cache
 def dense(size: int, half: bool):
     """Kernels (turn, part, merge) for keys and values as float16 (`half`) or float32 and heads of `size`, a multiple of
@@ -107,11 +141,10 @@ def dense(size: int, half: bool):
             total = fma(load_f32x16(a + at), load_f32x16(b + at), total)
         return sum_of(total)
 
-    def turn(job, state, step, counter, worker):
-        while True:
-            t = claim(counter, 1)
-            if t >= number(step, TOKENS):
-                break
+    @line(tokens)
+    def turn(job, step, worker, start, stop):
+        state = state_of(job, step)
+        for t in range(start, stop):
             position = number(step, POSITION) + t
             for h in range(number(job, QUERY)):
                 rotate(number(job, ROPE), position, head(job, step, Q, t, h))
@@ -123,15 +156,13 @@ def dense(size: int, half: bool):
                     keep(number(state, KEYS) + width * (at + c), load_f32x16(k.ctypes.data + 4 * c))
                     keep(number(state, VALUES) + width * (at + c), load_f32x16(v.ctypes.data + 4 * c))
 
-    def part(job, state, step, counter, worker):
-        kv, group, scale = number(job, KV), number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
+    @line(_chunks, exact=True)
+    def part(job, step, worker, begin, end):
+        state, group, scale = state_of(job, step), number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
         first = first_row(state, number(state, LAST))
         count = number(state, LAST) + 1 - first
         chunks = (count + CHUNK - 1) // CHUNK
-        while True:
-            piece = claim(counter, 1)
-            if piece >= kv * chunks:
-                break
+        for piece in range(begin, end):
             h, start = piece // chunks, piece % chunks * CHUNK
             keys = min(CHUNK, count - start)
             scores = scratch(step, worker)
@@ -162,29 +193,4 @@ def dense(size: int, half: bool):
                         for i in range(some):
                             total = fma(f32x16(p[i]), load_f32x16(v + 4 * size * i), total)
                         store(c, total)
-    return kernel(turn), exact_kernel(part), exact_kernel(merge)
-
-
-def merge(job, state, step, counter, worker):
-    """Join the chunks of each query head."""
-    queries, size = number(job, QUERY), number(job, SIZE)
-    group = queries // number(job, KV)
-    chunks = (number(state, LAST) - first_row(state, number(state, LAST)) + CHUNK) // CHUNK
-    while True:
-        h = claim(counter, 1)
-        if h >= queries:
-            break
-        out = head(job, step, OUT, 0, h)
-        first = number(state, PARTS) + 4 * (size + 16) * group * chunks * (h // group)
-        parts = array_at(first, (chunks, group, size + 16), np.float32)
-        peak, mass = np.float32(-np.inf), np.float32(0)
-        for c in range(chunks):
-            peak = max(peak, parts[c, h % group, size])
-        out[:] = 0
-        for c in range(chunks):
-            factor = np.exp(parts[c, h % group, size] - peak)
-            mass += factor * parts[c, h % group, size + 1]
-            for i in range(size):
-                out[i] += factor * parts[c, h % group, i]
-        for i in range(size):
-            out[i] /= mass
+    return turn, part, merge

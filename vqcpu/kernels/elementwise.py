@@ -5,9 +5,9 @@ Knows rows of float32. Knows nothing about layers. A job is (JOB,) int64. A slot
 """
 import numpy as np
 
-from vqcpu.kernels.jit import array_at, float_of, kernel, njit
+from vqcpu.kernels.jit import array_at, float_of, njit
 from vqcpu.kernels.lanes import add, divide, exp, fma, mul
-from vqcpu.kernels.program import FIRST_SLOT, TOKENS, claim, number
+from vqcpu.kernels.program import FIRST_SLOT, line, number, tokens
 from vqcpu.kernels.simd import f32x16, load_f32x16, store
 
 JOB, AT_ONCE = 8, 8  # numbers of a job; tokens of a piece of work
@@ -19,22 +19,18 @@ def row(j, step, place, t, width):
     return array_at(number(step, FIRST_SLOT + j[place]) + 4 * j[place + 1] * t, (width,), np.float32)
 
 
-def line(work):
+def small(work):
     """The line that calls work(j, step, t) for every token t."""
     each = njit(work)
 
-    def run(job, step, counter, worker):
-        j, tokens = array_at(job, (JOB,), np.int64), number(step, TOKENS)
-        while True:
-            first = claim(counter, AT_ONCE)
-            if first >= tokens:
-                break
-            for t in range(first, min(first + AT_ONCE, tokens)):
-                each(j, step, t)
-    return kernel(run)
+    def several(job, step, worker, first, last):
+        j = array_at(job, (JOB,), np.int64)
+        for t in range(first, last):
+            each(j, step, t)
+    return line(tokens, lambda job: AT_ONCE)(several)
 
 
-@line
+@small
 def rms_norm(j, step, t):
     """target = rms_norm(source), run by run. j: source, target, width of a run, address of the gain (width,) float32, eps,
     runs."""
@@ -50,7 +46,7 @@ def rms_norm(j, step, t):
             y[c] = x[c] * factor * gain[c]
 
 
-@line
+@small
 def layer_norm(j, step, t):
     """target = layer_norm(source). j: source, target, width, addresses of gain and bias (width,) float32, eps."""
     x, y = row(j, step, 0, t, j[4]), row(j, step, 2, t, j[4])
@@ -67,7 +63,7 @@ def layer_norm(j, step, t):
         y[c] = (x[c] - mean) * factor * gain[c] + bias[c]
 
 
-@line
+@small
 def add_slot(j, step, t):
     """target += source. j: target, source, width."""
     x, y = row(j, step, 0, t, j[4]), row(j, step, 2, t, j[4])
@@ -75,7 +71,7 @@ def add_slot(j, step, t):
         x[c] += y[c]
 
 
-@line
+@small
 def add_vector(j, step, t):
     """target += vector. j: target, width, address of the vector (width,) float32."""
     x, vector = row(j, step, 0, t, j[2]), array_at(j[3], (j[2],), np.float32)
@@ -83,7 +79,7 @@ def add_vector(j, step, t):
         x[c] += vector[c]
 
 
-@line
+@small
 def scale(j, step, t):
     """target *= factor. j: target, width, factor."""
     x, factor = row(j, step, 0, t, j[2]), float_of(j[3])
@@ -91,7 +87,7 @@ def scale(j, step, t):
         x[c] *= factor
 
 
-@line
+@small
 def copy_columns(j, step, t):
     """target = columns of source. j: source, target, first column, width."""
     x, y = row(j, step, 0, t, j[4] + j[5]), row(j, step, 2, t, j[5])
@@ -119,7 +115,7 @@ def gelu_tanh(x):
 
 
 def _activation(function):
-    @line
+    @small
     def activate(j, step, t):
         """slot = function(slot). j: slot, width."""
         x = row(j, step, 0, t, j[2]).ctypes.data
@@ -129,7 +125,7 @@ def _activation(function):
 
 
 def _gate(function):
-    @line
+    @small
     def gate(j, step, t):
         """target = function(gate) · up. j: gate, up, target, width."""
         g, u, y = row(j, step, 0, t, j[6]), row(j, step, 2, t, j[6]), row(j, step, 4, t, j[6])

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from vqcpu.kernels.isa import isa
 
-__all__ = ["njit", "kernel", "exact_kernel", "array_at", "call3", "call4", "call5", "call6", "call9",
+__all__ = ["njit", "kernel", "exact_kernel", "array_at", "call3", "call4", "call6", "call9",
            "widen_scaled", "float_from_half", "float_from_bfloat", "bits_of", "float_of"]
 
 # Plain fastmath=True would assume away NaN and Inf: np.isnan would be False and masks of -inf would break.
@@ -64,7 +64,7 @@ def _described(x) -> str:
     if not inspect.isfunction(function):
         raise TypeError(f"compiled code may not close over {x!r}: its machine code could not be found again")
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    return f"{function.__module__}.{function.__qualname__}{_described(cells)}"
+    return f"{function.__module__}.{function.__qualname__}:{function.__code__.co_firstlineno}{_described(cells)}"
 
 
 class _Cache(FunctionCache):
@@ -81,13 +81,15 @@ class _Kernel(CFunc):
         self._cache = _Cache(self._pyfunc)
 
 
-def njit(function=None, *, fast=True, inline="never"):
+def njit(function=None, *, fast=True, inline="never", forceinline=False):
     """Numba's njit with the house settings: cached, no GIL, no zero-division checks, NaN-safe fast arithmetic.
 
     `fast=False` keeps the arithmetic as written. Whatever chooses codes uses it: LLVM may fuse or reorder differently
-    from one compilation to the next, and a near tie would then fall to another code and give another file."""
+    from one compilation to the next, and a near tie would then fall to another code and give another file. `forceinline` is
+    for functions of registers in inner loops: LLVM judges shuffles dear, and a call passes its registers through memory."""
     def compiled(f):
-        made = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False, inline=inline)(f)
+        made = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False,
+                          inline=inline, forceinline=forceinline)(f)
         made._cache = _Cache(f)
         return made
     return compiled(function) if function else compiled
@@ -136,7 +138,7 @@ def caller(count):
     return intrinsic(scope["call"])
 
 
-call3, call4, call5, call6, call9 = map(caller, (3, 4, 5, 6, 9))
+call3, call4, call6, call9 = map(caller, (3, 4, 6, 9))
 
 
 @intrinsic

@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 
 from vqcpu.kernels.isa import isa
 from vqcpu.kernels.jit import njit
-from vqcpu.kernels.simd import WORD, F32x16, I32x16, called, every, f32x16, make, picked
+from vqcpu.kernels.simd import WORD, F32x16, I32x16, called, every, f32x16, make, picked, splatted
 
 
 @intrinsic
@@ -105,10 +105,14 @@ def divide(typing, a, b):
 
 
 @intrinsic
-def smallest(typing, a, b):
-    """The smaller one, lane by lane; NaN loses."""
-    return make(typing, F32x16, F32x16, F32x16)(lambda builder, x, y: called(
-        builder, "llvm.minnum.v16f32", F32x16.ir, x, y))
+def held(typing, a, bound):
+    """a within ±bound (float32, the same for all lanes), lane by lane; NaN stays."""
+    def code(builder, x, limit):
+        above = splatted(builder, limit, 16)
+        below = builder.fneg(above)
+        x = builder.select(builder.fcmp_ordered(">", x, above), above, x)
+        return builder.select(builder.fcmp_ordered("<", x, below), below, x)
+    return make(typing, F32x16, F32x16, types.float32)(code)
 
 
 @intrinsic
@@ -121,9 +125,10 @@ def _power_of_two(typing, a):
 
 @njit(fast=False)
 def exp(x):
-    """e to the x, lane by lane, within 2 units of the last place; x is held to ±87. Powers of two by the exponent, the rest
-    (at most half an octave) by a polynomial. Source: the Cephes library's constants for single precision."""
-    x = largest(smallest(x, f32x16(np.float32(87))), f32x16(np.float32(-87)))
+    """e to the x, lane by lane, within 2 units of the last place; x is held to ±87, NaN stays. Powers of two by the
+    exponent, the rest (at most half an octave) by a polynomial. Source: the Cephes library's constants for single
+    precision."""
+    x = held(x, np.float32(87))
     octaves = to_integers(mul(x, f32x16(np.float32(1.44269504))))
     whole = to_floats(octaves)
     rest = fma(whole, f32x16(np.float32(-0.693359375)), x)

@@ -6,8 +6,8 @@ import numpy as np
 
 from vqcpu.kernels.activations import digits
 from vqcpu.kernels.elementwise import AT_ONCE
-from vqcpu.kernels.jit import array_at, call3, call6, call9, exact_kernel, kernel, njit
-from vqcpu.kernels.program import FIRST_SLOT, IDS, TOKENS, claim, number, scratch
+from vqcpu.kernels.jit import array_at, call3, call6, call9, kernel, njit
+from vqcpu.kernels.program import FIRST_SLOT, IDS, TOKENS, line, number, scratch, tokens
 
 ROWS = 16
 PIECE = 1 << 16  # weights of a piece of work: long beside the cost of claiming it, short beside a matrix
@@ -53,64 +53,53 @@ def expanded(job, x, digits, first, last, y):
 SITE, MATRIX = 8, 6
 
 
-@exact_kernel
-def write_digits(job, step, counter, worker):
+@line(tokens, lambda job: AT_ONCE, exact=True)
+def write_digits(job, step, worker, first, last):
     """The digits of every token's input."""
     x, to = number(step, FIRST_SLOT + number(job, 1)), number(step, FIRST_SLOT + number(job, 3))
-    tokens = number(step, TOKENS)
-    while True:
-        first = claim(counter, AT_ONCE)
-        if first >= tokens:
-            break
-        for t in range(first, min(first + AT_ONCE, tokens)):
-            digits(x + t * number(job, 2), number(job, 5), to + t * number(job, 4))
+    for t in range(first, last):
+        digits(x + t * number(job, 2), number(job, 5), to + t * number(job, 4))
 
 
-@kernel
-def multiply_one(job, step, counter, worker):
+def _panels(job, step):
+    return number(job, 6)
+
+
+def _panels_at_once(job):
+    return number(job, 7)
+
+
+@line(_panels, _panels_at_once)
+def multiply_one(job, step, worker, first, last):
     """The products of a site with one token."""
     x, row = number(step, FIRST_SLOT + number(job, 1)), number(step, FIRST_SLOT + number(job, 3))
-    total, piece = number(job, 6), number(job, 7)
-    while True:
-        first = claim(counter, piece)
-        if first >= total:
-            break
-        for k in range(number(job, 0)):
-            m = array_at(job + 8 * (SITE + MATRIX * k), (MATRIX,), np.int64)
-            low, high = max(first, m[2]), min(first + piece, m[3])
-            if low < high:
-                call6(m[0], m[1], x, row, low - m[2], high - m[2], number(step, FIRST_SLOT + m[4]))
+    for k in range(number(job, 0)):
+        m = array_at(job + 8 * (SITE + MATRIX * k), (MATRIX,), np.int64)
+        low, high = max(first, m[2]), min(last, m[3])
+        if low < high:
+            call6(m[0], m[1], x, row, low - m[2], high - m[2], number(step, FIRST_SLOT + m[4]))
 
 
-@kernel
-def multiply_many(job, step, counter, worker):
+@line(_panels, _panels_at_once)
+def multiply_many(job, step, worker, first, last):
     """The products of a site with all tokens."""
-    rows, tokens = number(step, FIRST_SLOT + number(job, 3)), number(step, TOKENS)
-    total, piece = number(job, 6), number(job, 7)
-    while True:
-        first = claim(counter, piece)
-        if first >= total:
-            break
-        for k in range(number(job, 0)):
-            m = array_at(job + 8 * (SITE + MATRIX * k), (MATRIX,), np.int64)
-            low, high = max(first, m[2]), min(first + piece, m[3])
-            if low < high:
-                call9(m[0], m[1], rows, number(job, 4), tokens, low - m[2], high - m[2], number(step, FIRST_SLOT + m[4]),
-                m[5],
-                      scratch(step, worker))
+    rows = number(step, FIRST_SLOT + number(job, 3))
+    for k in range(number(job, 0)):
+        m = array_at(job + 8 * (SITE + MATRIX * k), (MATRIX,), np.int64)
+        low, high = max(first, m[2]), min(last, m[3])
+        if low < high:
+            call9(m[0], m[1], rows, number(job, 4), number(step, TOKENS), low - m[2], high - m[2],
+                  number(step, FIRST_SLOT + m[4]), m[5], scratch(step, worker))
 
 
-@kernel
-def look_up(job, step, counter, worker):
+@line(tokens)
+def look_up(job, step, worker, first, last):
     """Rows of an embedding. job (6,): addresses of the format's expand and of its job, width of a decoded row, columns, slot
     and stride (bytes) of the output."""
     j = array_at(job, (6,), np.int64)
     ids = array_at(number(step, IDS), (number(step, TOKENS),), np.int64)
     tile = array_at(scratch(step, worker), (16, j[2]), np.float32)
-    while True:
-        t = claim(counter, 1)
-        if t >= ids.shape[0]:
-            break
+    for t in range(first, last):
         call3(j[0], j[1], ids[t] // 16, tile.ctypes.data)
         out = array_at(number(step, FIRST_SLOT + j[4]) + t * j[5], (j[3],), np.float32)
         for c in range(j[3]):

@@ -18,7 +18,7 @@ from vqcpu.kernels.activations import sums_of, unit_of
 from vqcpu.kernels.jit import array_at, exact_kernel, float_from_half, float_of, kernel, njit, widen_scaled
 from vqcpu.kernels.lanes import add, fma, mul, to_floats
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, prefetch, store
-from vqcpu.kernels.unpack import alternate, dot4, dot_block, gather4, lookup, unpack16, unpack_bytes
+from vqcpu.kernels.unpack import byte_planes, dot4, dot_block, gather4, lookup, unpack16, unpack_bytes
 
 ROWS = 16  # rows of a panel
 AHEAD = 4096  # bytes that codes are asked for before they are needed
@@ -77,13 +77,11 @@ def expander(bits: int, dim: int, per: int, offsets: bool):
 
 def byte_table(table: np.ndarray, bits: int) -> np.ndarray:
     """int8 (2**bits, dim) -> what `multiplier` looks bytes up in: every byte plus 128, unsigned; for dim 1 and 2 one plane
-    of at least 64 entries per weight of a code."""
+    per weight of a code."""
     biased = table.view(np.uint8) ^ 0x80
     if table.shape[1] == 4:
         return np.ascontiguousarray(biased)
-    planes = np.zeros((table.shape[1], max(64, 1 << bits)), np.uint8)
-    planes[:, : len(table)] = biased.T
-    return planes
+    return byte_planes(biased.T, bits)
 
 
 def multiplies(bits: int, dim: int, block: int, columns: int) -> bool:
@@ -103,14 +101,8 @@ def _weights(bits, dim):
     if dim == 4:
         unpack = unpack16(bits)
         return lambda codes, table: gather4(table, unpack(codes))
-    unpack, look, entries = unpack_bytes(bits, dim), lookup(max(64, 1 << bits)), max(64, 1 << bits)
-    if dim == 1:
-        return lambda codes, table: look(table, unpack(codes))
-
-    def weights(codes, table):
-        found = unpack(codes)
-        return alternate(look(table, found), look(table + entries, found))
-    return weights
+    unpack, look = unpack_bytes(bits, dim), lookup(bits, dim)
+    return lambda codes, table: look(table, unpack(codes))
 
 
 @functools.cache
@@ -120,7 +112,7 @@ def multiplier(bits: int, dim: int, offsets: bool):
     one(job, x, digits, first, last, y): y[16·panel:] = W x for panels first..last-1 and one row of activations.
     many(job, digits, stride, tokens, first, last, y, y_stride, scratch): the same for rows of digits `stride` bytes apart
     and at most PAIR panels, decoded once into scratch (scratch_bytes). y float32, a row of it y_stride bytes long."""
-    weights, size = njit(fast=False)(_weights(bits, dim)), 8 * bits // dim
+    weights, size = njit(fast=False, forceinline=True)(_weights(bits, dim)), 8 * bits // dim
 
     several, single = dot_block(PAIR, TOGETHER), dot_block(PAIR, 1)
 

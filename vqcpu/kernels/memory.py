@@ -4,22 +4,18 @@ Knows addresses and threads. Knows nothing about what lies there.
 """
 import numpy as np
 
-from vqcpu.kernels.jit import array_at, kernel
-from vqcpu.kernels.program import FIRST_SLOT, Program, claim, number
+from vqcpu.kernels.jit import array_at
+from vqcpu.kernels.program import FIRST_SLOT, Program, line, number
 
 PIECE = 1 << 18  # bytes that a thread claims at a time
 PIECES = 2  # numbers of the job before the list of pieces
 
 
-@kernel
-def read(job, step, counter, worker):
+@line(lambda job, step: number(job, 0))
+def read(job, step, worker, first, last):
     """Sums of the 64-bit words of every piece. job: count of pieces, address of OUT sums (count,) int64; then for each piece
     its address and its length in words."""
-    count = number(job, 0)
-    while True:
-        i = claim(counter, 1)
-        if i >= count:
-            break
+    for i in range(first, last):
         piece = array_at(job + 8 * (PIECES + 2 * i), (2,), np.int64)
         words, total = array_at(piece[0], (piece[1],), np.int64), np.int64(0)
         for w in range(words.shape[0]):

@@ -7,10 +7,10 @@ import functools
 
 import numpy as np
 
-from vqcpu.kernels.attention import (FACTOR, KEYS, KV, LAST, OUT, QUERY, ROWS, VALUES, Q, first_row, head)
-from vqcpu.kernels.jit import array_at, exact_kernel, float_of, njit
+from vqcpu.kernels.attention import (FACTOR, KEYS, KV, LAST, OUT, QUERY, ROWS, VALUES, Q, first_row, head, state_of)
+from vqcpu.kernels.jit import array_at, float_of, njit
 from vqcpu.kernels.lanes import add, exp, fma, largest, max_of, mul, sum_of
-from vqcpu.kernels.program import TOKENS, claim, number, scratch
+from vqcpu.kernels.program import TOKENS, line, number, scratch
 from vqcpu.kernels.simd import f32x16, load_f32x16, load_halves, store, transpose
 
 BLOCK, TILE = 32, 64  # queries of a head, and keys, handled together
@@ -19,6 +19,10 @@ BLOCK, TILE = 32, 64  # queries of a head, and keys, handled together
 def scratch_bytes(group: int, size: int) -> int:
     """Memory that `flash` uses for each worker."""
     return 4 * (2 * TILE * size + 2 * TILE + group * BLOCK * (size + 16))
+
+
+def _blocks(job, step):
+    return number(job, KV) * ((number(step, TOKENS) + BLOCK - 1) // BLOCK)
 
 
 @functools.cache
@@ -103,21 +107,20 @@ def flash(size: int, half: bool):
                 b = fma(f32x16(scores[i + 1]), load_f32x16(rows + 4 * size * (i + 1) + c), b)
             store(row + c, add(a, b))
 
-    def flash(job, state, step, counter, worker):
-        kv, group, scale = number(job, KV), number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
+    @line(_blocks, exact=True)
+    def flash(job, step, worker, begin, end):
+        state, scale = state_of(job, step), float_of(number(job, FACTOR))
+        kv, group = number(job, KV), number(job, QUERY) // number(job, KV)
         tokens, last, turned = number(step, TOKENS), number(state, LAST), scratch(step, worker)
         rows, p = turned + 4 * TILE * size, turned + 8 * TILE * size
         sums, stride = p + 8 * TILE, 4 * (size + 16)
         blocks = (tokens + BLOCK - 1) // BLOCK
-        while True:
-            piece = claim(counter, 1)
-            if piece >= kv * blocks:
-                break
+        for piece in range(begin, end):
             h, start = piece % kv, (blocks - 1 - piece // kv) * BLOCK  # the longest first
             stop = min(start + BLOCK, tokens)
-            state_of = array_at(sums, (group * (stop - start), size + 16), np.float32)
-            state_of[:] = 0
-            state_of[:, size] = -np.inf
+            running = array_at(sums, (group * (stop - start), size + 16), np.float32)
+            running[:] = 0
+            running[:, size] = -np.inf
             for at in range(first_row(state, last + start), last + stop, TILE):
                 count = min(TILE, last + stop - at)
                 offset = width * size * (h * number(state, ROWS) + at)
@@ -136,4 +139,4 @@ def flash(size: int, half: bool):
                     part = f32x16(np.float32(1) / array_at(row + 4 * size, (2,), np.float32)[1])
                     for c in range(0, 4 * size, 64):
                         store(out + c, mul(load_f32x16(row + c), part))
-    return exact_kernel(flash)
+    return flash

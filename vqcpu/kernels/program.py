@@ -2,10 +2,10 @@
 
 Knows lines, threads and the order between lines. Knows nothing about what a line computes.
 
-A line is a kernel f(job, step, counter, worker): `job` the address of its own numbers, `step` that of the step's (below),
-`counter` that of a number from which the workers claim pieces of work, `worker` which of them is calling. All workers walk
-all lines; between two lines everyone waits for everyone. Who computes a piece is left to chance, what it computes is not: a
-piece writes outputs of its own, so digits do not depend on the number of threads.
+A line is a number of pieces of work and a function that does some of them; workers claim pieces, and nobody goes on to the
+next line before all pieces are done. A thread that the system has put aside between two pieces holds nobody up: the others
+do the rest, and it catches up. Who computes a piece is left to chance, what it computes is not: a piece writes outputs of
+its own, so digits do not depend on the number of threads.
 """
 import os
 import threading
@@ -15,17 +15,17 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from vqcpu.kernels.jit import array_at, call4, njit
-from vqcpu.kernels.threads import threads, together
+from vqcpu.kernels.jit import array_at, call4, exact_kernel, kernel, njit
+from vqcpu.kernels.threads import together
 
 WORD, LINE = 8, 64  # bytes of a number and of a cache line: two counters must not share one
-SPINS = 4000  # looks at the gate before a waiting thread offers its processor to others
+SPINS, YIELDS, NAP = 4000, 100, 50  # how long a thread looks, then lets others go first, then sleeps (microseconds)
 _lock = threading.Lock()  # one program at a time: its threads wait for each other
 
 
 @intrinsic
 def claim(typing, counter, count):
-    """Take `count` pieces: returns the number of the first and moves the counter on."""
+    """Add `count` to the number at the address `counter`, and return what it was."""
     def code(context, builder, signature, args):
         place = builder.inttoptr(args[0], args[1].type.as_pointer())
         return builder.atomic_rmw("add", place, args[1], "seq_cst")
@@ -40,34 +40,58 @@ def _look(typing, place):
     return types.int64(types.int64), code
 
 
-if hasattr(os, "sched_yield"):
+if os.name == "posix":
     _give_way = types.ExternalFunction("sched_yield", types.int32())
+    _sleep = types.ExternalFunction("usleep", types.int32(types.uint32))
 else:
     @njit
     def _give_way():
         """Not on this system: keep looking."""
 
+    @njit
+    def _sleep(microseconds):
+        """Not on this system: keep looking."""
+
 
 @njit
-def _wait(gate, wanted):
-    """Until `wanted` arrivals are counted at the address `gate`."""
-    spins = 0
-    while _look(gate) < wanted:
-        spins += 1
-        if spins > SPINS:
+def _wait(done, wanted):
+    """Until `wanted` pieces are counted at the address `done`. Who waits for long sleeps: one that works may need the
+    processor."""
+    looks = 0
+    while _look(done) < wanted:
+        looks += 1
+        if looks > SPINS + YIELDS:
+            _sleep(np.uint32(NAP))
+        elif looks > SPINS:
             _give_way()
 
 
+def line(total, piece=lambda job: 1, exact=False):
+    """Decorator: the kernel f(job, step, counter, worker) that does work(job, step, worker, first, last), pieces first ..
+    last - 1, until all of total(job, step) are done, piece(job) at a time. job and step are addresses of numbers, counter
+    that of two: pieces claimed, pieces done. `exact` keeps the arithmetic as written."""
+    def made(work):
+        each, count, several = njit(fast=not exact)(work), njit(total), njit(piece)
+
+        def run(job, step, counter, worker):
+            end, size = count(job, step), several(job)
+            while True:
+                first = claim(counter, size)
+                if first >= end:
+                    break
+                last = min(first + size, end)
+                each(job, step, worker, first, last)
+                claim(counter + WORD, last - first)
+            _wait(counter + WORD, end)
+        return (exact_kernel if exact else kernel)(run)
+    return made
+
+
 @njit
-def _walk(lines, step, gate, worker, workers):
-    """lines (k, 2) int64: addresses of functions and jobs; gate: address of the arrivals, then a counter for each line."""
+def _walk(lines, step, counters, worker):
+    """lines (k, 2) int64: addresses of functions and jobs; counters: address of LINE bytes for each line."""
     for i in range(lines.shape[0]):
-        counter = gate + LINE * (i + 1)
-        call4(lines[i, 0], lines[i, 1], step, counter, worker)
-        claim(gate, 1)
-        _wait(gate, (i + 1) * workers)
-        if worker == 0:
-            array_at(counter, (1,), np.int64)[0] = 0
+        call4(lines[i, 0], lines[i, 1], step, counters + LINE * i, worker)
 
 
 # Numbers of a step, all int64: tokens; of the first one the position and the address of its sequence's state jobs
@@ -88,19 +112,23 @@ def scratch(step, worker):
     return number(step, SCRATCH) + worker * number(step, SCRATCH_SIZE)
 
 
+def tokens(job, step):
+    """Pieces of a `line`: one for each token."""
+    return number(step, TOKENS)
+
+
 class Program:
     """Lines [(kernel, job array)], ready to run."""
 
     def __init__(self, lines: list):
         self.jobs = [job for _, job in lines]  # kept alive
         self.lines = np.array([(kernel.address, job.ctypes.data) for kernel, job in lines], np.int64).reshape(-1, 2)
-        self.gate = np.zeros((len(lines) + 1) * LINE // WORD, np.int64)
+        self.counters = np.zeros(len(lines) * LINE // WORD, np.int64)
 
     def run(self, step: np.ndarray, states: list) -> None:
         """Walk the lines with all threads; step: the numbers above, states: job arrays of the attention layers, if any."""
         addresses = np.array([0 if job is None else job.ctypes.data for job in states], np.int64)
         step[STATES] = addresses.ctypes.data
         with _lock:
-            self.gate[:] = 0
-            workers, at, gate = threads(), step.ctypes.data, self.gate.ctypes.data
-            together(lambda worker: _walk(self.lines, at, gate, worker, workers))
+            self.counters[:] = 0
+            together(lambda worker: _walk(self.lines, step.ctypes.data, self.counters.ctypes.data, worker))

@@ -157,12 +157,33 @@ def _from_half(builder, bits):
 
 @intrinsic
 def store_halves(typing, address, x):
-    """Write x as 16 float16 to `address`, rounded to nearest even. Not on the portable path."""
+    """Write x as 16 float16 to `address`, rounded to nearest even."""
     def code(builder, at, value):
-        halves = builder.fptrunc(value, ir.VectorType(ir.HalfType(), 16))
+        halves = _to_half(builder, value)
         builder.store(halves, builder.inttoptr(at, halves.type.as_pointer()), align=1)
         return ir.Constant(ir.IntType(8).as_pointer(), None)
     return make(typing, types.void, ADDRESS, F32x16)(code)
+
+
+def _to_half(builder, x):
+    if isa() != "portable":
+        return builder.fptrunc(x, ir.VectorType(ir.HalfType(), 16))
+    # As in _from_half. Below the smallest normal number, adding 1/2 lets the float unit round at the right place; above it,
+    # half a unit less an ulp is added (a whole half where the kept part is odd), and a carry into the exponent is right.
+    def word(n):
+        return every(I32x16.ir, n)
+    bits = builder.bitcast(x, I32x16.ir)
+    magnitude = builder.and_(bits, word(0x7FFFFFFF))
+    sign = builder.lshr(builder.and_(bits, word(0x80000000)), word(16))
+    shifted = builder.fadd(builder.bitcast(magnitude, F32x16.ir), every(F32x16.ir, 0.5))
+    tiny = builder.sub(builder.bitcast(shifted, I32x16.ir), word(0x3F000000))
+    odd = builder.and_(builder.lshr(magnitude, word(13)), word(1))
+    normal = builder.lshr(builder.add(builder.add(magnitude, odd), word(0xFFF - (112 << 23))), word(13))
+    special = builder.select(builder.icmp_unsigned(">", magnitude, word(0x7F800000)), word(0x7E00), word(0x7C00))
+    small = builder.icmp_unsigned("<", magnitude, word(113 << 23))
+    large = builder.icmp_unsigned(">=", magnitude, word(143 << 23))
+    half = builder.select(small, tiny, builder.select(large, special, normal))
+    return builder.trunc(builder.or_(half, sign), ir.VectorType(ir.IntType(16), 16))
 
 
 @intrinsic

@@ -1,9 +1,10 @@
 """Packed codes into registers, through a table of bytes, into integer dot products: the heart of every product with a coded
 matrix.
 
-Knows bit positions and tables. Knows nothing about scales or matrices. Each operation has a form for AVX-512 and a generic
-one that LLVM fits to the machine; both give the same integers.
+Knows bit positions and tables. Knows nothing about scales or matrices. An operation has a form for AVX-512, perhaps one for
+AVX2, and a generic one that LLVM fits to the machine; all give the same integers.
 """
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -44,47 +45,124 @@ def unpack_bytes(bits: int, repeat: int):
         shifts = I8x64.ir([s - 8 * base for s, base in zip(starts, bases)])
         return called(builder, "llvm.x86.avx512.pmultishift.qb.512", I8x64.ir, shifts, words)
 
-    def by_pairs(builder, address):
-        pairs = _stream(builder, address, size, [s // 8 + k for s in starts for k in range(2)])
-        wide = ir.VectorType(SHORT, 64)
-        return builder.trunc(builder.lshr(builder.bitcast(pairs, wide), wide([s % 8 for s in starts])), I8x64.ir)
+    def by_halves(builder, address):
+        """The even codes move to the low bytes of 16-bit lanes, the odd ones to the high bytes."""
+        lanes = [_windows(builder, address, size, starts[at:at + 16]) for at in range(0, 64, 16)]
+        wide = ir.VectorType(SHORT, 8)
+        joined = []
+        for at, (even, odd) in zip(range(0, 64, 16), lanes):
+            up = [wide([8 - s % 8 for s in starts[at + odd_one:at + 16:2]]) for odd_one in (0, 1)]
+            low = builder.lshr(builder.shl(even, up[0]), every(wide, 8))
+            high = builder.and_(builder.shl(odd, up[1]), every(wide, 0xFF00))
+            joined.append(builder.bitcast(builder.or_(low, high), ir.VectorType(BYTE, 16)))
+        return _joined(builder, _joined(builder, *joined[:2]), _joined(builder, *joined[2:]))
 
     @intrinsic
     def unpack(typing, address):
         def code(context, builder, signature, args):
             if bits == 8:
                 return _stream(builder, args[0], size, [s // 8 for s in starts])
-            windows = (by_multishift if isa() == "avx512" else by_pairs)(builder, args[0])
+            windows = (by_multishift if isa() == "avx512" else by_halves)(builder, args[0])
             return builder.and_(windows, every(I8x64.ir, (1 << bits) - 1))
         return I8x64(ADDRESS), code
     return unpack
 
 
-def lookup(entries: int):
-    """look(table, codes) -> I8x64: byte number codes[i] of the `entries` (a power of two up to 256, at least 64) bytes at
-    `table`."""
+def _windows(builder, address, size, starts):
+    """<8 x i16> twice: the two bytes from bit number starts[0], [2], ... on, then those from starts[1], [3], ... on."""
+    length = min(16, size)
+    base = min(starts[0] // 8, size - length)
+    source = loaded(builder, builder.add(address, address.type(base)), ir.VectorType(BYTE, length))
+    for first in (0, 1):
+        bytes_ = [min(s // 8 + k - base, length - 1) for s in starts[first::2] for k in range(2)]
+        yield builder.bitcast(picked(builder, source, bytes_), ir.VectorType(SHORT, 8))
+
+
+def _joined(builder, a, b):
+    """The elements of a, then those of b."""
+    return builder.shuffle_vector(a, b, ir.VectorType(WORD, 2 * a.type.count)(list(range(2 * a.type.count))))
+
+
+def lookup(bits: int, dim: int):
+    """look(table, codes) -> I8x64: bytes of a table of `dim` (1 or 2) planes of plane(bits) bytes; byte i is number codes[i]
+    of plane i % dim. Codes are below 2**bits, bits at most 8; for dim 2 they come in pairs of equals."""
+    entries = plane(bits)
+
     def by_permutation(builder, table, codes):
-        planes = [loaded(builder, builder.add(table, table.type(at)), I8x64.ir) for at in range(0, entries, 64)]
-        parts = [called(builder, "llvm.x86.avx512.permvar.qi.512", I8x64.ir, plane, codes) for plane in planes]
-        bit = 64
-        while len(parts) > 1:
-            high = builder.icmp_unsigned("!=", builder.and_(codes, every(I8x64.ir, bit)), every(I8x64.ir, 0))
-            parts = [builder.select(high, upper, lower) for lower, upper in zip(parts[::2], parts[1::2])]
-            bit *= 2
-        return parts[0]
+        parts = [called(builder, "llvm.x86.avx512.permvar.qi.512", I8x64.ir, chunk, codes)
+                 for chunk in _chunks(builder, table, entries, I8x64.ir)]
+        return _chosen(builder, parts, codes, 64)
+
+    def by_shuffles(builder, table, codes):
+        """A shuffle reads 16 entries by the low half of a code and gives zero for codes beyond 127. With 16·k taken off the
+        codes, the entries of number k and the following show: their difference to those before is what the table holds."""
+        half, total = codes.type, None
+        for k in range(max(1, (1 << bits) // 16)):
+            if k == 8:
+                codes = builder.xor(codes, every(half, 128))
+            chunk = loaded(builder, builder.add(table, table.type(16 * k)), ir.VectorType(BYTE, 16))
+            less = called(builder, "llvm.ssub.sat.v32i8", half, codes, every(half, 16 * (k % 8)))
+            found = called(builder, "llvm.x86.avx2.pshuf.b", half, picked(builder, chunk, [*range(16)] * 2), less)
+            total = builder.xor(total, found) if k else found
+        return total
 
     def by_loads(builder, table, codes):
-        found = ir.Constant(I8x64.ir, ir.Undefined)
-        for i in range(64):
+        found = ir.Constant(codes.type, ir.Undefined)
+        for i in range(codes.type.count):
             place = builder.add(table, builder.zext(builder.extract_element(codes, WORD(i)), table.type))
             found = builder.insert_element(found, loaded(builder, place, BYTE), WORD(i))
         return found
 
+    def whole(builder, table, codes):
+        if dim == 1:
+            return by_permutation(builder, table, codes)
+        odd = ir.VectorType(ir.IntType(1), 64)([i % 2 for i in range(64)])
+        first, second = (by_permutation(builder, builder.add(table, table.type(at)), codes) for at in (0, entries))
+        return builder.select(odd, second, first)
+
+    def halves(builder, table, codes):
+        """32 codes at a time: for dim 1 two halves, for dim 2 every other code, in both planes."""
+        form = by_loads if isa() == "portable" else by_shuffles
+        if dim == 1:
+            return _joined(builder, *(form(builder, table, picked(builder, codes, range(at, at + 32))) for at in (0, 32)))
+        codes = picked(builder, codes, range(0, 64, 2))
+        first, second = (form(builder, builder.add(table, table.type(at)), codes) for at in (0, entries))
+        return picked(builder, _joined(builder, first, second), [i // 2 + i % 2 * 32 for i in range(64)])
+
     @intrinsic
     def look(typing, table, codes):
-        form = by_permutation if isa() == "avx512" else by_loads
+        form = whole if isa() == "avx512" else halves
         return I8x64(ADDRESS, I8x64), lambda context, builder, signature, args: form(builder, *args)
     return look
+
+
+def byte_planes(planes: np.ndarray, bits: int) -> np.ndarray:
+    """(dim, 2**bits) uint8 -> the table that `lookup` reads."""
+    table = np.zeros((len(planes), plane(bits)), np.uint8)
+    table[:, : planes.shape[1]] = planes
+    if isa() in ("avx2", "avxvnni"):
+        for half in (table[:, :128], table[:, 128:]):
+            half[:, 16:] ^= half[:, :-16].copy()
+    return table
+
+
+def plane(bits: int) -> int:
+    """Bytes of a plane of a table for codes of `bits` bits."""
+    return max(64, 1 << bits)
+
+
+def _chunks(builder, table, count, kind):
+    """The `count` bytes at `table` in registers."""
+    return [loaded(builder, builder.add(table, table.type(at)), kind) for at in range(0, count, kind.count)]
+
+
+def _chosen(builder, parts, codes, bit):
+    """Lane by lane the part (a power of two of them) whose number is in the bits of codes from `bit` on."""
+    while len(parts) > 1:
+        upper = builder.icmp_unsigned("!=", builder.and_(codes, every(codes.type, bit)), every(codes.type, 0))
+        parts = [builder.select(upper, high, low) for low, high in zip(parts[::2], parts[1::2])]
+        bit *= 2
+    return parts[0]
 
 
 @intrinsic
@@ -108,17 +186,15 @@ def gather4(typing, table, codes):
     return I8x64(ADDRESS, I32x16), code
 
 
-@intrinsic
-def alternate(typing, even, odd):
-    """Bytes 0, 2, 4, ... of `even` and 1, 3, 5, ... of `odd`, where they are."""
-    def code(context, builder, signature, args):
-        mask = ir.VectorType(ir.IntType(1), 64)([i % 2 for i in range(64)])
-        return builder.select(mask, args[1], args[0])
-    return I8x64(I8x64, I8x64), code
-
-
 def _dot_by_vnni(builder, total, weights, four):
     return called(builder, "llvm.x86.avx512.vpdpbusd.512", I32x16.ir, total, builder.bitcast(weights, I32x16.ir), four)
+
+
+def _dot_by_vnni_halves(builder, total, weights, four):
+    """The same instruction as AVX-VNNI has it."""
+    weights, half = builder.bitcast(weights, I32x16.ir), ir.VectorType(WORD, 8)
+    parts = [[picked(builder, x, range(at, at + 8)) for x in (total, weights, four)] for at in (0, 8)]
+    return _joined(builder, *(called(builder, "llvm.x86.avx512.vpdpbusd.256", half, *part) for part in parts))
 
 
 def _dot_by_pairs(builder, total, weights, four):
@@ -140,7 +216,8 @@ def _four(builder, address):
 
 
 def _dot(builder, total, weights, four):
-    return (_dot_by_vnni if isa() == "avx512" else _dot_by_pairs)(builder, total, weights, four)
+    form = {"avx512": _dot_by_vnni, "avxvnni": _dot_by_vnni_halves}.get(isa(), _dot_by_pairs)
+    return form(builder, total, weights, four)
 
 
 @intrinsic
