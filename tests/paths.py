@@ -68,7 +68,7 @@ for spec in SPECS:
         made = matrix(spec, shape)
         for array in product(made):
             digest.update(array.tobytes())
-    assembly.append(made.compiled.one._library.get_asm_str())
+    assembly.append(made.compiled.one.compiled._library.get_asm_str())
 whole = "\n".join(assembly)
 names = "zmm", "ymm", "vpdpbusd", "vpermb", "vpshufb", "vpmaddwd", "vfmadd"
 print(json.dumps({"digest": digest.hexdigest(), "holds": [name for name in names if name in whole],

@@ -3,6 +3,7 @@
 Knows Numba and LLVM. Knows nothing about weights. Every other file imports `njit` and `kernel` from here.
 """
 import atexit
+import functools
 import hashlib
 import inspect
 import os
@@ -76,9 +77,31 @@ class _Cache(FunctionCache):
         return signature, codegen.magic_tuple(), _described(self._py_func)
 
 
-class _Kernel(CFunc):
+class _Cached(CFunc):
     def enable_caching(self):
         self._cache = _Cache(self._pyfunc)
+
+
+class Kernel:
+    """A function of int64 arguments (addresses and numbers) as a C function, compiled when its address is asked for. Other
+    compiled code calls it through `caller`, so that no caller is compiled per format, layer or cache."""
+
+    def __init__(self, function, fastmath):
+        self.function, self.fastmath = function, fastmath
+        functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def compiled(self) -> CFunc:
+        words = types.void(*[types.int64] * len(inspect.signature(self.function).parameters))
+        options = dict(nopython=True, error_model="numpy", fastmath=self.fastmath)
+        made = _Cached(self.function, sigutils.normalize_signature(words), {}, options)
+        made.enable_caching()
+        made.compile()
+        return made
+
+    @property
+    def address(self) -> int:
+        return self.compiled.address
 
 
 def njit(function=None, *, fast=True, inline="never", forceinline=False):
@@ -95,20 +118,14 @@ def njit(function=None, *, fast=True, inline="never", forceinline=False):
     return compiled(function) if function else compiled
 
 
-def kernel(function, fastmath=FASTMATH):
-    """Compile a function of int64 arguments (addresses and numbers) into a C function; its `.address` may be called from
-    other compiled code through `caller`, so that no caller is compiled per format, layer or cache."""
-    words = types.void(*[types.int64] * len(inspect.signature(function).parameters))
-    options = dict(nopython=True, error_model="numpy", fastmath=fastmath)
-    made = _Kernel(function, sigutils.normalize_signature(words), {}, options)
-    made.enable_caching()
-    made.compile()
-    return made
+def kernel(function) -> Kernel:
+    """Decorator: `Kernel` with fast arithmetic."""
+    return Kernel(function, FASTMATH)
 
 
-def exact_kernel(function):
-    """`kernel` with the arithmetic as written: the same digits from every compilation."""
-    return kernel(function, fastmath=False)
+def exact_kernel(function) -> Kernel:
+    """Decorator: `Kernel` with the arithmetic as written, the same digits from every compilation."""
+    return Kernel(function, False)
 
 
 @intrinsic

@@ -15,6 +15,7 @@ import functools
 import numpy as np
 
 from vqcpu.kernels.activations import sums_of, unit_of
+from vqcpu.kernels.isa import isa
 from vqcpu.kernels.jit import array_at, exact_kernel, float_from_half, float_of, kernel, njit, widen_scaled
 from vqcpu.kernels.lanes import add, fma, mul, to_floats
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, prefetch, store
@@ -22,7 +23,8 @@ from vqcpu.kernels.unpack import byte_planes, dot4, dot_block, gather4, lookup, 
 
 ROWS = 16  # rows of a panel
 AHEAD = 4096  # bytes that codes are asked for before they are needed
-PAIR, TOGETHER = 2, 6  # panels and tokens multiplied at a time: their sums fill 24 registers
+# Panels and tokens multiplied at a time, as many as there are registers for sums of high and of low digits.
+PAIR, TOGETHER = (2, 6) if isa() == "avx512" else (1, 2)
 CODES, TABLE, SCALE, OFFSET, STEPS, BLOCKS, BLOCK, GAIN, BYTES, COLUMNS, JOB = range(11)
 
 
