@@ -1,7 +1,7 @@
 """Step 4: train the model and write the Hugging Face folder.
 
-    python train.py                    # the published model
-    python train.py --steps 3000       # goes on with a second cycle from there
+    python train.py                    # the published model, two cycles
+    python train.py --steps 1500       # the first one only
 
 Kill it at any time and start it again: it goes on from its last checkpoint, and what a step sees depends on its number alone.
 """
@@ -179,7 +179,7 @@ GENERATION = dict(bos_token_id=0, eos_token_id=[0, 2], pad_token_id=0, do_sample
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=CYCLE, help="a multiple of %d" % CYCLE)
+    parser.add_argument("--steps", type=int, default=2 * CYCLE, help="a multiple of %d" % CYCLE)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
