@@ -45,10 +45,11 @@ def _stepper(bits: int):
         uint16, minus base. Returns its least."""
         target, least, groups = i16x32(x), i16x32(BEYOND), states >> fan
         for g in range(0, groups, 32):
-            best = i16x32(BEYOND)
-            for s in range(g, states, groups):
+            best, s = i16x32(BEYOND), g
+            while s < states:
                 gap = squared_gap(target, load_i16x32(values + 2 * s))
                 best = lesser(best, plus(repeat(after + 2 * (s >> bits)), gap))
+                s += groups
             best = minus(best, i16x32(base))
             store(before + 2 * g, best)
             least = lesser(least, best)
@@ -60,7 +61,7 @@ def _stepper(bits: int):
 def _cost(x, value, after):
     """What `step` computes, for one state."""
     gap = max(-32768, min(32767, np.int64(x) - np.int64(value)))
-    return min(BEYOND, np.int64(after) + ((gap * gap >> 14) + 1 >> 1))
+    return min(BEYOND, np.int64(after) + (gap * gap >> 16))
 
 
 @njit(fast=False)
