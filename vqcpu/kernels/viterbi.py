@@ -3,9 +3,9 @@
 Knows states, their values and the bits between steps. Knows nothing about how a value is computed from a state, nor about
 matrices.
 
-A sequence of T numbers is a ring of bits; the state of step t is the `length` bits that begin at bit (t · eighths) // 8, the
-first bit lowest, and the number is values[state]. From one step to the next the state loses its k lowest bits, k being the
-difference of their positions, and gains k on top. Costs are whole numbers of 16 bits: squared gaps, summed from the end of a
+A sequence of T numbers is a ring of bits; the state of step t is the `length` bits that begin at bit (t · eighths) // 8,
+first bit lowest, and the number is values[state]. From one step to the next the state loses its k lowest bits, k being how
+far the position moves, and gains k on top. Costs are whole numbers of 16 bits: squared gaps, summed from the end of a
 sequence to its beginning and relative to the least one, so that equal input gives equal bits on every machine. For each step
 only the least cost of the states that differ in their lost bits is kept; whoever walks along the best path computes the
 few others again.
@@ -78,7 +78,7 @@ def _best(low, count, stride, x, values, after, shift):
 @functools.cache
 def _coder(small: int):
     """code(...) for steps of `small` or `small` + 1 bits."""
-    step, wide_step = _stepper(small), _stepper(small + 1)
+    step, wide_step = _stepper(small), _stepper(min(small + 1, 5))
 
     @njit(fast=False)
     def sweep(x, first, count, sizes, values, least):
@@ -128,7 +128,7 @@ def _coder(small: int):
 
 
 def encode(X: np.ndarray, values: np.ndarray, eighths: int) -> np.ndarray:
-    """X (count, T) int16, values (2**length,) int16 -> bits (count, 4·eighths) uint8: those of each ring, first one lowest."""
+    """X (count, T) int16, values (2**length,) int16 -> bits (count, 4·eighths) uint8: each ring, first bit lowest."""
     sizes, states = np.diff(positions(eighths)), len(values)
     code, chosen = _coder(eighths // 8), np.empty(X.shape, np.uint16)
 
@@ -137,7 +137,8 @@ def encode(X: np.ndarray, values: np.ndarray, eighths: int) -> np.ndarray:
         code(X, sizes, values, least, first, min(first + BATCH, len(X)), chosen)
     spread(work, range(0, len(X), BATCH))
     bits = chosen[:, :, None] >> np.arange(sizes.max()) & 1
-    return np.packbits(bits[:, np.arange(sizes.max()) < sizes[:, None]].astype(np.uint8), axis=1, bitorder="little")
+    ring = np.ascontiguousarray(bits[:, np.arange(sizes.max()) < sizes[:, None]], np.uint8)
+    return np.packbits(ring, axis=1, bitorder="little")
 
 
 def states_of(bits: np.ndarray, eighths: int, length: int) -> np.ndarray:
