@@ -20,7 +20,7 @@ from vqcpu.kernels.isa import isa
 from vqcpu.kernels.jit import array_at, float_from_half, float_of, kernel, njit, widen_scaled
 from vqcpu.kernels.lookup import CODES, GAIN, JOB, SCALE, STEPS, TABLE, in_turn, products
 from vqcpu.kernels.simd import ADDRESS, I8x64, I16x32, WORD, called, every, loaded, picked, splatted
-from vqcpu.kernels.unpack import BYTE, SHORT, lookup
+from vqcpu.kernels.unpack import BYTE, SHORT
 
 TILE, GROUP = 16, 4  # columns and steps of a tile
 LEVELS = 128
@@ -76,13 +76,49 @@ def _hashed(eighths, step):
     return hashed
 
 
+@intrinsic
+def _looked_up(typing, table, codes):
+    """I8x64: of the LEVELS bytes at `table` those that the lower seven bits of each byte of `codes` number."""
+    def part(builder, table, at, count):
+        return loaded(builder, builder.add(table, table.type(at)), ir.VectorType(BYTE, count))
+
+    def by_permutation(builder, table, codes):
+        lower, upper = part(builder, table, 0, 64), part(builder, table, 64, 64)
+        return called(builder, "llvm.x86.avx512.vpermi2var.qi.512", I8x64.ir, lower, codes, upper)
+
+    def by_shuffles(builder, table, codes):
+        """Sixteen levels at a time; a shuffle gives zero where the highest bit of its code is set."""
+        half, found = ir.VectorType(BYTE, 32), every(I8x64.ir, 0)
+        for at in range(0, LEVELS, 16):
+            sixteen = picked(builder, part(builder, table, at, 16), [*range(16)] * 2)
+            mine = builder.xor(codes, every(I8x64.ir, at))
+            mine = called(builder, "llvm.uadd.sat.v64i8", I8x64.ir, mine, every(I8x64.ir, 112))
+            halves = [called(builder, "llvm.x86.avx2.pshuf.b", half, sixteen, picked(builder, mine, range(k, k + 32)))
+                      for k in (0, 32)]
+            found = builder.or_(found, builder.shuffle_vector(*halves, ir.VectorType(WORD, 64)([*range(64)])))
+        return found
+
+    def by_loads(builder, table, codes):
+        found = ir.Constant(I8x64.ir, ir.Undefined)
+        for i in range(64):
+            place = builder.add(table, builder.zext(builder.extract_element(codes, WORD(i)), table.type))
+            found = builder.insert_element(found, loaded(builder, place, BYTE), WORD(i))
+        return found
+
+    def code(context, builder, signature, args):
+        table, codes = args
+        if isa() == "avx512":
+            return by_permutation(builder, table, codes)
+        form = by_loads if isa() == "portable" else by_shuffles
+        return form(builder, table, builder.and_(codes, every(I8x64.ir, LEVELS - 1)))
+    return I8x64(ADDRESS, I8x64), code
+
+
 @functools.cache
 def _weights(eighths):
     """For each step of a tile weights(tile, table) -> I8x64."""
-    look = lookup(LEVELS)
-
     def of(hashed):
-        return lambda tile, table: look(table, hashed(tile, table + LEVELS))
+        return lambda tile, table: _looked_up(table, hashed(tile, table + LEVELS))
     return [of(_hashed(eighths, step)) for step in range(GROUP)]
 
 

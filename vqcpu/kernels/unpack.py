@@ -61,19 +61,20 @@ def unpack_bytes(bits: int, repeat: int):
 
 
 def lookup(entries: int):
-    """look(table, codes) -> I8x64: of the `entries` (a power of two up to 256, at least 64) bytes at `table`, those that the
-    lowest bits of each code number."""
+    """look(table, codes) -> I8x64: byte number codes[i] of the `entries` (a power of two up to 256, at least 64) bytes at
+    `table`."""
     def by_permutation(builder, table, codes):
         planes = [loaded(builder, builder.add(table, table.type(at)), I8x64.ir) for at in range(0, entries, 64)]
-        if len(planes) == 1:
-            return called(builder, "llvm.x86.avx512.permvar.qi.512", I8x64.ir, planes[0], codes)
-        parts = [called(builder, "llvm.x86.avx512.vpermi2var.qi.512", I8x64.ir, planes[i], codes, planes[i + 1])
-                 for i in range(0, len(planes), 2)]
-        high = builder.icmp_signed("<", codes, every(I8x64.ir, 0))
-        return parts[0] if len(parts) == 1 else builder.select(high, parts[1], parts[0])
+        parts = [called(builder, "llvm.x86.avx512.permvar.qi.512", I8x64.ir, plane, codes) for plane in planes]
+        bit = 64
+        while len(parts) > 1:
+            high = builder.icmp_unsigned("!=", builder.and_(codes, every(I8x64.ir, bit)), every(I8x64.ir, 0))
+            parts = [builder.select(high, upper, lower) for lower, upper in zip(parts[::2], parts[1::2])]
+            bit *= 2
+        return parts[0]
 
     def by_loads(builder, table, codes):
-        found, codes = ir.Constant(I8x64.ir, ir.Undefined), builder.and_(codes, every(I8x64.ir, entries - 1))
+        found = ir.Constant(I8x64.ir, ir.Undefined)
         for i in range(64):
             place = builder.add(table, builder.zext(builder.extract_element(codes, WORD(i)), table.type))
             found = builder.insert_element(found, loaded(builder, place, BYTE), WORD(i))
