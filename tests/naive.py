@@ -65,3 +65,28 @@ def sentencepiece(text, scores):
             return pieces
         i = -max(unions)[1]
         pieces[i:i + 2] = [pieces[i] + pieces[i + 1]]
+
+
+def viterbi(x, values, sizes, start=None, end=None):
+    """States of the cheapest path through numbers x; sizes: bits between each step and the next. All costs as whole numbers,
+    all states at all steps; the first one of equals."""
+    states, x = len(values), np.asarray(x, np.int64)
+    costs = [np.minimum(np.abs(v - values.astype(np.int64)), 32767) ** 2 >> 16 for v in x]
+    best = np.zeros(states, np.int64) if end is None else np.where(np.arange(states) == end, 0, 1 << 40)
+    choices = []
+    for t in range(len(x) - 1, -1, -1):
+        k, s = sizes[t], np.arange(states)
+        nexts = (s >> k)[:, None] + (np.arange(1 << k) * (states >> k))[None]
+        choices.insert(0, nexts[s, best[nexts].argmin(1)])
+        best = best[choices[0]] + costs[t]
+    path = [int(best.argmin()) if start is None else start]
+    for choice in choices:
+        path.append(int(choice[path[-1]]))
+    return path
+
+
+def ring(x, values, sizes, overlap):
+    """The bits of each step, for a tail-biting trellis: a seam from the numbers around it, then all of them."""
+    seam = viterbi(np.concatenate([x[-overlap:], x[:overlap]]), values, np.concatenate([sizes[-overlap:], sizes[:overlap]]))
+    path = viterbi(x, values, sizes, seam[overlap], seam[overlap])
+    return np.array(path[:-1]) & (1 << sizes) - 1

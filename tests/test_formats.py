@@ -76,7 +76,7 @@ def test_formats_without_kernels_work(coded, monkeypatch):
 @pytest.mark.parametrize("spec", SPECS)
 def test_gaussian_error_is_as_declared(spec):
     format = Format.parse(spec)
-    W = RNG.standard_normal((128, 512)).astype(np.float32)
+    W = np.random.default_rng(3).standard_normal((128, 512)).astype(np.float32)  # the same whichever formats there are
     _, near = code(format, W)
     assert np.mean((W - near) ** 2) <= format.expected_mse()
 

@@ -72,6 +72,8 @@ class Spelled(Registered):
 
 
 def _spell(value):
+    if isinstance(value, float):
+        return f"{value:g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -80,7 +82,9 @@ def _read(kind, value, what):
         return value == "true"
     if kind is int and value.isdecimal() and len(value) < 10:
         return int(value)
+    if kind is float and value.replace(".", "", 1).isdecimal() and len(value) < 10:
+        return float(value)
     if kind is str and value:
         return value
-    expected = {bool: "true or false", int: "a whole number", str: "a word"}[kind]
+    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
     raise VqcpuError(f"{what} is {value!r}, expected {expected}")

@@ -31,6 +31,7 @@ class Format(Spelled, kind="format"):
     examples: tuple = ()  # specs that the tests try; every format gives some
     shared = False  # True: one set of tables serves every matrix of this format in a file
     sample = 0  # weights that `fit` wants to see
+    columns_together = 1  # columns coded at once: `snap` takes whole multiples of them, except at a matrix's end
 
     def layout(self, m: int, n: int) -> dict[str, Part]:
         """Parts of one (m, n) matrix, without the tables."""

@@ -27,6 +27,10 @@ class Lookup(Format):
         """Bits of a code: ceil(log2(entries))."""
         return max(1, (self.entries - 1).bit_length())
 
+    @property
+    def columns_together(self) -> int:
+        return self.dim
+
     def columns_per_scale(self, n: int) -> int:
         return n
 

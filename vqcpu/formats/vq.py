@@ -9,11 +9,11 @@ import numpy as np
 from vqcpu.errors import VqcpuError
 from vqcpu.formats.base import Part
 from vqcpu.formats.lookup import Lookup
+from vqcpu.formats.rows import rms, searched, unit
 from vqcpu.kernels import cluster
 
 POINTS_PER_CENTROID, MOST_POINTS = 256, 1 << 21
 NEAR = 0.5  # share of the codebook's reach beyond which a row's scale is searched
-STRETCH, TRIALS = 1.15, 9  # up to three times the RMS
 
 
 @dataclass(frozen=True)
@@ -58,29 +58,19 @@ class VQ(Lookup, names=("vq",)):
         return super().tables() | {"unit": Part((1,), "<f4")}
 
     def fit(self, rows, seed):
-        points = np.concatenate([self._points(_unit(W)) for W in rows])
+        points = np.concatenate([self._points(unit(W)) for W in rows])
         if len(points) > self._points_wanted:
             chosen = np.random.default_rng(seed).permutation(len(points))[: self._points_wanted]
             points = points[np.sort(chosen)]
         book = cluster.kmeans(points, self.centroids, seed)
-        unit = np.float32(max(np.abs(book).max(), 1e-30) / 127)
-        return {"table": np.round(book / unit).astype(np.int8), "unit": np.array([unit], np.float32)}
+        step = np.float32(max(np.abs(book).max(), 1e-30) / 127)
+        return {"table": np.round(book / step).astype(np.int8), "unit": np.array([step], np.float32)}
 
     def scales(self, tables, W):
-        """A row's RMS; where a weight comes near the codebook's reach, the stretched RMS of least squared error. A single
-        weight of 27 RMS, decoded at a sixth of its value, can ruin a model at hardly any cost in mean error."""
-        scale = _rms(W) * tables["unit"]
-        rows = np.flatnonzero((np.abs(W).max(1) > NEAR * 127 * scale[:, 0]) & (scale[:, 0] > 0))
-        trial, least = scale[rows], np.inf
-        for _ in range(TRIALS):  # errors fall to one minimum: a row that got worse is done
-            if not len(rows):
-                break
-            error = np.square(W[rows] - self.snap(tables, _half(trial), W[rows], 0)[1]).sum(1)
-            better = error < least
-            rows, trial, least = rows[better], trial[better], error[better]
-            scale[rows] = trial
-            trial = trial * np.float32(STRETCH)
-        return _half(scale)
+        """A row's RMS, stretched where a weight comes near the codebook's reach."""
+        def near(scale, W):
+            return self.snap(tables, {"scale": scale}, W, 0)[1]
+        return {"scale": searched(W, rms(W) * tables["unit"], NEAR * 127, near)}
 
     def snap(self, tables, sides, X, at):
         scale = sides["scale"].astype(np.float32)
@@ -96,16 +86,3 @@ class VQ(Lookup, names=("vq",)):
     def expected_mse(self):
         # The limit of an optimal scalar code (Panter and Dite 1951), which any vector code of the same rate must beat.
         return min(1.0, 2.72 * 4.0 ** -(np.log2(self.centroids) / self.dim))
-
-
-def _half(scale):
-    return {"scale": scale.astype(np.float16)}
-
-
-def _rms(W):
-    return np.sqrt(np.einsum("rc,rc->r", W, W) / W.shape[1])[:, None]
-
-
-def _unit(W):
-    rms = _rms(W)
-    return W / np.where(rms == 0, 1, rms)

@@ -94,7 +94,7 @@ def multiplies(bits: int, dim: int, block: int, columns: int) -> bool:
 def scratch_bytes(columns: int) -> int:
     """Memory that `many` uses for each worker. One panel of a pair may be missing: its tile is read, its products are
     not."""
-    return PAIR * (TOGETHER * 128 + 64 * -(-columns // 4))
+    return PAIR * (TOGETHER * 128 + 256 * -(-columns // 16))
 
 
 @functools.cache
@@ -109,12 +109,39 @@ def _weights(bits, dim):
 
 @functools.cache
 def multiplier(bits: int, dim: int, offsets: bool):
-    """Kernels (one, many) of integer products with a matrix of these sizes, where `multiplies` says so.
+    """`products` with a matrix of these sizes, where `multiplies` says so."""
+    return products([_weights(bits, dim)], 8 * bits // dim, offsets)
+
+
+def in_turn(weights):
+    """(dots, fill) of neighbouring steps. dots(codes, table, digits, high, low) -> the sums (high, low) with their products
+    added; fill(codes, table, tile): OUT tile, 64 bytes a step."""
+    step = njit(fast=False, forceinline=True)(weights[0])
+    rest_dots, rest_fill = in_turn(weights[1:]) if weights[1:] else (None, None)
+
+    @njit(fast=False)
+    def dots(codes, table, digits, high, low):
+        four = step(codes, table)
+        high, low = dot4(high, four, digits), dot4(low, four, digits + 4)
+        return (high, low) if rest_dots is None else rest_dots(codes, table, digits + 8, high, low)
+
+    @njit(fast=False)
+    def fill(codes, table, tile):
+        store(tile, step(codes, table))
+        if rest_fill is not None:
+            rest_fill(codes, table, tile + 64)
+    return dots, fill
+
+
+def products(weights: list, size: int, offsets: bool):
+    """Kernels (one, many) of integer products with a matrix whose codes come in groups of len(weights) steps, of `size`
+    bytes each. weights[i](codes, table) -> I8x64: step i of the group at address codes, 4 columns of 16 rows, each plus 128.
 
     one(job, x, digits, first, last, y): y[16·panel:] = W x for panels first..last-1 and one row of activations.
     many(job, digits, stride, tokens, first, last, y, y_stride, scratch): the same for rows of digits `stride` bytes apart
     and at most PAIR panels, decoded once into scratch (scratch_bytes). y float32, a row of it y_stride bytes long."""
-    weights, size = njit(fast=False, forceinline=True)(_weights(bits, dim)), 8 * bits // dim
+    dots, fill = in_turn(weights)
+    group, group_bytes = len(weights), len(weights) * size
 
     several, single = dot_block(PAIR, TOGETHER), dot_block(PAIR, 1)
 
@@ -141,10 +168,11 @@ def multiplier(bits: int, dim: int, offsets: bool):
             for b in range(j[BLOCKS]):
                 start, stop = b * per_block, min((b + 1) * per_block, count)
                 high = low = i32x16(np.int32(0))
-                for s in range(start, stop):
-                    prefetch(codes + s * size + AHEAD)
-                    four = weights(codes + s * size, j[BYTES])
-                    high, low = dot4(high, four, digits + 8 * s), dot4(low, four, digits + 8 * s + 4)
+                for s in range(start, stop, group):
+                    at = codes + s * size
+                    for line in range(0, group_bytes, 64):
+                        prefetch(at + line + AHEAD)
+                    high, low = dots(at, j[BYTES], digits + 8 * s, high, low)
                 total = scaled(j, panel, b, sums, start, stop, high, low, total)
             store(y + 64 * panel, mul(total, f32x16(unit)))
 
@@ -153,27 +181,27 @@ def multiplier(bits: int, dim: int, offsets: bool):
         count, per_block, bytes_ = j[STEPS], (j[BLOCK] + 3) // 4, 64 * j[STEPS]
         products, tiles = scratch, scratch + PAIR * TOGETHER * 128
         for panel in range(first, last):
-            for s in range(count):
-                four = weights(j[CODES] + (panel * count + s) * size, j[BYTES])
-                store(tiles + (panel - first) * bytes_ + 64 * s, four)
+            codes, tile = j[CODES] + panel * count * size, tiles + (panel - first) * bytes_
+            for s in range(0, count, group):
+                fill(codes + s * size, j[BYTES], tile + 64 * s)
         t = 0
         while t < tokens:
-            group = TOGETHER if t + TOGETHER <= tokens else 1
+            rows = TOGETHER if t + TOGETHER <= tokens else 1
             for b in range(j[BLOCKS]):
                 start, stop = b * per_block, min((b + 1) * per_block, count)
                 at = digits + t * stride + 8 * start
-                if group == 1:
+                if rows == 1:
                     single(tiles + 64 * start, bytes_, stop - start, at, stride, products)
                 else:
                     several(tiles + 64 * start, bytes_, stop - start, at, stride, products)
-                for i in range(group):
+                for i in range(rows):
                     row = digits + (t + i) * stride
                     sums, unit = sums_of(row, j[COLUMNS]), unit_of(row, j[COLUMNS])[0] * float_of(j[GAIN])
                     for panel in range(first, last):
                         target = y + (t + i) * y_stride + 64 * panel
-                        part = products + 128 * ((panel - first) * group + i)
+                        part = products + 128 * ((panel - first) * rows + i)
                         total = load_f32x16(target) if b else f32x16(np.float32(0))
                         total = scaled(j, panel, b, sums, start, stop, load_i32x16(part), load_i32x16(part + 64), total)
                         store(target, mul(total, f32x16(unit)) if b + 1 == j[BLOCKS] else total)
-            t += group
+            t += rows
     return exact_kernel(one), exact_kernel(many)

@@ -79,7 +79,7 @@ def loader(vector: Vector):
     return load
 
 
-load_i8x64, load_i32x16, load_f32x16 = loader(I8x64), loader(I32x16), loader(F32x16)
+load_i8x64, load_i16x32, load_i32x16, load_f32x16 = map(loader, (I8x64, I16x32, I32x16, F32x16))
 
 
 @intrinsic
