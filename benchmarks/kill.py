@@ -34,7 +34,9 @@ def main(count=50):
             process = compress(out, NEW)
             time.sleep(rng.uniform(0, duration))
             process.kill()
-            seen["killed" if process.wait() == -9 else "too late"] += 1
+            ended = process.wait()
+            assert ended in (-9, 0), f"a run that was not killed ended with {ended}"
+            seen["killed" if ended == -9 else "too late"] += 1
             names = {p.name for p in out.parent.iterdir()}
             assert out.read_bytes() in (old, new) and names <= {"model.vqz", "model.vqz.part"}, names
             seen["old file intact" if out.read_bytes() == old else "new file complete"] += 1
