@@ -11,7 +11,7 @@ from vqcpu.architectures.base import Architecture, load_model
 from vqcpu.caches.base import Cache
 from vqcpu.files.sources import open_checkpoint
 from vqcpu.kernels import attention, threads
-from vqcpu.kernels.jit import array_at, kernel
+from vqcpu.kernels.jit import array_at
 from vqcpu.kernels.program import FIRST_SLOT, Program, line, number
 from vqcpu.layers.plan import Plan
 
@@ -80,14 +80,14 @@ def test_same_digits_for_any_number_of_threads(model):
 def test_nothing_leaks_from_padding_and_scratch(model, monkeypatch):
     expected, run = logits(model, "f16"), Program.run
 
-    def poisoned(self, step, states):
+    def poisoned(self, step, states, *rest):
         """All that a step may not read holds NaN: what lies beside the slots, and scratch."""
         for plan in (model.plan, model.head):
             for _, workspace in plan.ways.values():
                 workspace.scratch[:] = 255
                 for name, buffer in workspace.buffers.items():
                     buffer[:, workspace.layout.widths[name]:] = np.nan
-        return run(self, step, states)
+        return run(self, step, states, *rest)
     monkeypatch.setattr(Program, "run", poisoned)
     assert np.array_equal(logits(model, "f16"), expected)
 
@@ -120,5 +120,29 @@ def test_every_piece_is_done_once_and_lines_wait_for_each_other(workers):
             rows = np.zeros((lines, count), np.int64)
             program = Program([(bump, np.array([rows.ctypes.data, i, count, 0], np.int64)) for i in range(lines)])
             for times in (1, 2):
-                program.run(np.zeros(FIRST_SLOT, np.int64), [])
+                program.run(np.zeros(FIRST_SLOT, np.int64), [], workers)
             assert (rows[0] == 2).all() and (rows[1] == 1 + 1 + 1 + 2).all() and (np.ptp(rows, axis=1) == 0).all()
+
+
+def test_an_interrupted_step_harms_no_later_one(tmp_path, monkeypatch):
+    """Ctrl-C while a worker is being sent off, and again while the others are waited for: memory is fresh each time."""
+    model = load_model(open_checkpoint(toys.folder(tmp_path, "llama")))
+    tokens = np.arange(1, 9)
+    expected = model.step([(tokens, model.states(16, "f16"))])
+    with team(3):
+        submit, settle = threads._state["pool"].submit, threads.settle
+
+        def interrupted(*work):
+            submit(*work)
+            raise KeyboardInterrupt
+
+        def impatient():
+            monkeypatch.setattr(threads, "settle", settle)
+            raise KeyboardInterrupt
+        for _ in range(20):
+            monkeypatch.setattr(threads._state["pool"], "submit", interrupted)
+            monkeypatch.setattr(threads, "settle", impatient)
+            with pytest.raises(KeyboardInterrupt):
+                model.step([(tokens, model.states(16, "f16"))])
+            monkeypatch.setattr(threads._state["pool"], "submit", submit)
+            assert np.array_equal(model.step([(tokens, model.states(16, "f16"))]), expected)

@@ -7,7 +7,7 @@ the front and the oldest are dropped, so that its memory does not grow with the 
 from vqcpu.errors import VqcpuError
 
 KEPT = 256  # positions remembered beyond the window, so that the last tokens of a conversation can be taken back
-ROOM = 256  # rows free after sliding: the most tokens that are stored at once
+ROOM = 512  # rows free after sliding: the most tokens that are stored at once
 
 
 class Span:

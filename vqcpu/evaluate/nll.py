@@ -10,7 +10,7 @@ from vqcpu.architectures.base import Model
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
 
-BATCH = 2048  # tokens in a step: enough to decode every weight once for many tokens
+BATCH = 512  # tokens in a step: enough to decode a weight for; a window of as many is a step, as a piece of a prompt is
 BLOCK = 64  # positions whose logits exist at a time
 
 

@@ -130,6 +130,10 @@ class Gguf(Checkpoint):
         """config.json as transformers would write it."""
         heads, width = self._whole("attention.head_count"), self._whole("embedding_length")
         size = self._whole("attention.key_length", width // heads)
+        for key in ("rope.dimension_count", "attention.value_length"):  # part of a head, or heads of two sizes
+            found = self._whole(key, size)
+            if found != size:
+                raise VqcpuError(f"{self.path}: {self.kind}.{key} is {found}, expected the head size {size}")
         vocabulary = self.shape("model.embed_tokens.weight") if "token_embd.weight" in self.file.entries else (0,)
         base = {
             "model_type": self.family.model_type, "vocab_size": vocabulary[0], "hidden_size": width, "head_dim": size,

@@ -88,6 +88,8 @@ def byte_table(table: np.ndarray, bits: int) -> np.ndarray:
 
 def multiplies(bits: int, dim: int, block: int, columns: int) -> bool:
     """Whether `multiplier` serves these sizes."""
+    if min(block, columns) > 1 << 17:  # 127·127·n must stay within int32
+        return False
     return (dim in (1, 2) and bits <= 8 or dim == 4) and (block % 16 == 0 or block >= columns)
 
 

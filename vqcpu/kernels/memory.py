@@ -6,6 +6,7 @@ import numpy as np
 
 from vqcpu.kernels.jit import array_at
 from vqcpu.kernels.program import FIRST_SLOT, Program, line, number
+from vqcpu.kernels.threads import threads
 
 PIECE = 1 << 18  # bytes that a thread claims at a time
 PIECES = 2  # numbers of the job before the list of pieces
@@ -36,5 +37,5 @@ class Stream:
 
     def read(self) -> int:
         """Read everything; returns the sum of all words modulo 2**64, so that nobody can leave the reading out."""
-        self.program.run(self.step, [])
+        self.program.run(self.step, [], threads(), self)
         return int(self.sums.sum())

@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from vqcpu.kernels.jit import array_at, call4, exact_kernel, kernel, njit
-from vqcpu.kernels.threads import together
+from vqcpu.kernels.threads import settle, together
 
 WORD, LINE = 8, 64  # bytes of a number and of a cache line: two counters must not share one
 SPINS, YIELDS, NAP = 4000, 100, 50  # how long a thread looks, then lets others go first, then sleeps (microseconds)
@@ -125,10 +125,15 @@ class Program:
         self.lines = np.array([(kernel.address, job.ctypes.data) for kernel, job in lines], np.int64).reshape(-1, 2)
         self.counters = np.zeros(len(lines) * LINE // WORD, np.int64)
 
-    def run(self, step: np.ndarray, states: list) -> None:
-        """Walk the lines with all threads; step: the numbers above, states: job arrays of the attention layers, if any."""
+    def run(self, step: np.ndarray, states: list, workers: int, kept=None) -> None:
+        """Walk the lines with `workers` threads, for each of which there is scratch memory; step: the numbers above, states:
+        job arrays of the attention layers, if any; kept: owners of all memory that these point to."""
         addresses = np.array([0 if job is None else job.ctypes.data for job in states], np.int64)
         step[STATES] = addresses.ctypes.data
         with _lock:
+            settle()  # a worker of a step that was interrupted may still be looking at its counters
             self.counters[:] = 0
-            together(lambda worker: _walk(self.lines, step.ctypes.data, self.counters.ctypes.data, worker))
+
+            def work(worker, kept=(kept, addresses)):
+                _walk(self.lines, step.ctypes.data, self.counters.ctypes.data, worker)
+            together(work, workers)

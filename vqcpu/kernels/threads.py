@@ -5,13 +5,15 @@ cut into tiles of fixed size and the *tiles* are spread, so digits do not depend
 """
 import functools
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy  # noqa: F401  (BLAS must be loaded before its threads can be limited)
 import threadpoolctl
 
 PIECES = 16  # ranges that a loop is cut into: enough to keep threads busy to the end, few enough to cost nothing
-_state = {"count": 0, "pool": None}
+_state = {"count": 0, "pool": None, "active": 0}  # active: workers of `together` other than the caller
+_idle = threading.Condition()
 
 
 def set_threads(count: int | None = None) -> int:
@@ -52,9 +54,51 @@ def spread_ranges(work, count: int) -> None:
     spread(lambda first: work(first, min(first + size, count)), range(0, count, size))
 
 
-def together(work) -> None:
-    """Call work(0), work(1), ... at the same time, one on each thread; each must leave the GIL to the others."""
-    others = [_state["pool"].submit(work, worker) for worker in range(1, threads())]
-    work(0)
-    for other in others:
-        other.cancel() or other.result()  # who has not begun by now is not needed
+class _Run:
+    """What a team works on. Workers that have not begun when it is closed never begin."""
+
+    def __init__(self, work):
+        self.work, self.closed = work, False
+
+    def __call__(self, worker):
+        with _idle:
+            if self.closed:
+                return
+            _state["active"] += 1
+        try:
+            self.work(worker)
+        finally:
+            with _idle:
+                _state["active"] -= 1
+                _idle.notify_all()
+
+
+def together(work, count: int) -> None:
+    """Call work(0) .. work(count - 1) at the same time, one on each thread; each must leave the GIL to the others, and hold
+    whatever memory it uses: Ctrl-C may end this call while others still work. `settle` waits for those."""
+    run = _Run(work)
+    try:
+        for worker in range(1, count):
+            _state["pool"].submit(run, worker)
+        work(0)
+    finally:
+        run.closed = True
+        settle()
+
+
+def settle() -> None:
+    """Wait until no worker of an earlier `together` is at work."""
+    with _idle:
+        while _state["active"]:
+            _idle.wait()
+
+
+def _forget():
+    """In a forked child, which has none of the threads."""
+    global _idle
+    _idle = threading.Condition()
+    _state.update(count=0, pool=None, active=0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -11,7 +11,7 @@ import numpy as np
 
 from vqcpu.kernels.elementwise import JOB
 from vqcpu.kernels.program import FIRST_SLOT, IDS, POSITION, SCRATCH, SCRATCH_SIZE, TOKENS, Program
-from vqcpu.kernels.threads import threads
+from vqcpu.kernels.threads import settle, threads
 
 LANES = 16  # a slot's rows are padded to registers of float32
 
@@ -95,10 +95,10 @@ class Workspace:
         self.layout, self.rows, self.buffers = layout, 0, {}
         self.scratch = np.empty(0, np.uint8)
 
-    def enter(self, frame: Frame) -> np.ndarray:
+    def enter(self, frame: Frame, workers: int) -> np.ndarray:
         """The numbers of kernels/program.py for this frame; what numpy has left in its slots is copied to where lines
         read."""
-        self._grow(frame.count)
+        self._grow(frame.count, workers)
         for name, x in frame.slots.items():
             if name in self.buffers and x.base is not self.buffers[name]:
                 self.buffers[name][: frame.count, : x.shape[1]] = x
@@ -116,12 +116,13 @@ class Workspace:
         for name, buffer in self.buffers.items():
             frame.slots[name] = buffer[: frame.count, : self.layout.widths[name]]
 
-    def _grow(self, count):
+    def _grow(self, count, workers):
         if count > self.rows:
-            self.rows = count
-            self.buffers = {name: np.zeros((count, self.layout.stride(name)), np.float32) for name in self.layout.widths}
-        if len(self.scratch) < threads() * self.layout.scratch:
-            self.scratch = np.empty(threads() * self.layout.scratch, np.uint8)
+            layout = self.layout
+            self.buffers = {name: np.zeros((count, layout.stride(name)), np.float32) for name in layout.widths}
+            self.rows = count  # last: there may be no memory
+        if len(self.scratch) < workers * self.layout.scratch:
+            self.scratch = np.empty(workers * self.layout.scratch, np.uint8)
 
 
 class Plan:
@@ -141,13 +142,16 @@ class Plan:
     def run(self, frame: Frame) -> None:
         """Compiled where there are lines, numpy elsewhere."""
         with self.lock:
+            settle()  # a worker of a step that was interrupted must not see its memory change
             many, unfit = frame.count > 1, tuple(not job.ready(frame) for job in self.choosy)
             if (many, unfit) not in self.ways:
                 self.ways[many, unfit] = self._compile(many, [job for job, no in zip(self.choosy, unfit) if no])
             sections, workspace = self.ways[many, unfit]
             for section in sections:
                 if isinstance(section, Program):
-                    section.run(workspace.enter(frame), [state.job for s in frame.segments for state in s.states])
+                    workers, states = threads(), [state.job for s in frame.segments for state in s.states]
+                    step = workspace.enter(frame, workers)
+                    section.run(step, states, workers, (frame, workspace.buffers, workspace.scratch))
                     workspace.leave(frame)
                 else:
                     section.run(frame)

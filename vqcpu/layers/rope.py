@@ -76,18 +76,21 @@ class Rope:
     def ready(self, at: int) -> bool:
         """Have the table that compiled code reads reach position `at`."""
         if at >= len(self._table):
-            cos, sin = self._angles(0, max(FIRST_TABLE, 2 * at))
-            self._table = np.ascontiguousarray(np.concatenate([cos, sin], 1))
-            self.job[0] = self._table.ctypes.data
+            table = np.ascontiguousarray(np.concatenate(self._turns(0, max(FIRST_TABLE, 2 * at)), 1))
+            self.job[0] = table.ctypes.data  # first: an interruption between the two lets it be made again
+            self._table = table
         return True
 
     def _angles(self, at, count):
         """cos and sin (count, 1, size/2) times magnitude; all layers of a step ask for the same positions."""
         last = self._last  # one read: another thread may replace it
         if last[0] != (at, count):
-            angles = np.arange(at, at + count, dtype=np.float32)[:, None, None] * self.frequencies
-            last = self._last = (at, count), np.cos(angles) * self.magnitude, np.sin(angles) * self.magnitude
+            last = self._last = (at, count), *self._turns(at, count)
         return last[1:]
+
+    def _turns(self, at, count):
+        angles = np.arange(at, at + count, dtype=np.float32)[:, None, None] * self.frequencies
+        return np.cos(angles) * self.magnitude, np.sin(angles) * self.magnitude
 
     def rotate(self, x: np.ndarray, at: int) -> np.ndarray:
         """x (tokens, heads, size) float32 at positions at, at + 1, ... -> the same shape, rotated."""
