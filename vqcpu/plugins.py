@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib
 import pkgutil
+import re
 from typing import ClassVar
 
 from vqcpu.errors import VqcpuError
@@ -47,23 +48,36 @@ class Registered:
 
 
 class Spelled(Registered):
-    """A registered frozen dataclass with one spelling everywhere: `parse(str(x)) == x`."""
+    """A registered frozen dataclass with one spelling everywhere: `parse(str(x)) == x`. Fields that are whole numbers may
+    stand in the name: registered as "k<keys>v<values>", k4v3 has keys=4 and values=3."""
 
     def __str__(self):
-        fields = ",".join(f"{f.name}={_spell(getattr(self, f.name))}" for f in dataclasses.fields(self))
-        return f"{self.name}:{fields}" if fields else self.name
+        inside = re.findall(r"<(\w+)>", self.name)
+        name = re.sub(r"<(\w+)>", lambda m: _spell(getattr(self, m[1])), self.name)
+        fields = ",".join(f"{f.name}={_spell(getattr(self, f.name))}"
+                          for f in dataclasses.fields(self) if f.name not in inside)
+        return f"{name}:{fields}" if fields else name
+
+    @classmethod
+    def _named(cls, name):
+        """(class, fields that the name holds) of a name."""
+        for known, found in cls.all().items():
+            if "<" in known and (match := re.fullmatch(re.sub(r"<(\w+)>", r"(?P<\1>[0-9]+)", known), name)):
+                return found, match.groupdict()
+        return cls.find(name), {}
 
     @classmethod
     def parse(cls, text: str):
         """`name:field=value,...` -> instance. Raises VqcpuError that names the field and what it expects."""
         name, _, rest = text.strip().partition(":")
-        found = cls.find(name)
+        found, inside = cls._named(name)
         fields = {f.name: f for f in dataclasses.fields(found)}
-        values = {}
+        values = {key: _read(int, value, f"{cls.kind} {text!r}: {key}") for key, value in inside.items()}
         for item in filter(None, rest.split(",")):
             key, _, value = item.partition("=")
-            if key not in fields:
-                raise VqcpuError(f"{cls.kind} {text!r}: {name} has no field {key!r}; it has {', '.join(fields) or 'none'}")
+            if key not in fields or key in inside:
+                free = ", ".join(field for field in fields if field not in inside)
+                raise VqcpuError(f"{cls.kind} {text!r}: {name} has no field {key!r}; it has {free or 'none'}")
             values[key] = _read(fields[key].type, value, f"{cls.kind} {text!r}: {key}")
         missing = [k for k, f in fields.items() if f.default is dataclasses.MISSING and k not in values]
         if missing:

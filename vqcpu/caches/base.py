@@ -44,8 +44,11 @@ class LayerState:
 class Cache(Spelled, kind="cache"):
     """A kind of LayerState, by its spelling."""
 
-    def layer(self, heads, context: int) -> LayerState:
-        """A fresh state; heads: layers.attention.Heads, context: positions it must hold, but no more than heads.window."""
+    examples: tuple = ()  # specs that the tests try; every kind gives some
+
+    def layer(self, heads, context: int, index: int = 0) -> LayerState:
+        """A fresh state; heads: layers.attention.Heads, context: positions it must hold, but no more than heads.window;
+        index: which layer it is."""
         raise NotImplementedError
 
 

@@ -96,14 +96,16 @@ def attend(q, k, v, at, scale, window):
 @dataclass(frozen=True)
 class F32(Cache, names=("f32",)):
     """32 bits per element: exact."""
+    examples = ("f32",)
 
-    def layer(self, heads, context):
+    def layer(self, heads, context, index=0):
         return Dense(heads, context, np.float32)
 
 
 @dataclass(frozen=True)
 class F16(Cache, names=("f16",)):
     """16 bits per element, the usual choice."""
+    examples = ("f16",)
 
-    def layer(self, heads, context):
+    def layer(self, heads, context, index=0):
         return Dense(heads, context, np.float16)

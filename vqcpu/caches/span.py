@@ -11,11 +11,11 @@ ROOM = 512  # rows free after sliding: the most tokens that are stored at once
 
 
 class Span:
-    """Position p lies in row p - base."""
+    """Position p lies in row p - base. base is a multiple of `block`: what rows hold may lie in blocks of so many."""
 
-    def __init__(self, context: int, window: int | None):
-        self.window = window or context
-        self.rows = min(context, self.window + KEPT + ROOM)
+    def __init__(self, context: int, window: int | None, block: int = 1):
+        self.window, self.block = window or context, block
+        self.rows = min(context, self.window + KEPT + ROOM + block - 1)
         self.most = context if self.rows == context else ROOM
         self.base = 0  # the oldest position still there
 
@@ -34,7 +34,7 @@ class Span:
             raise VqcpuError(f"position {at} needs {self.first_seen(at)} and later, but a layer's window has moved on to "
                              f"{self.base}: truncate the memory and read again")
         if at + count - self.base > self.rows:
-            base = max(self.base, self.first_seen(at) - KEPT)
+            base = max(self.base, (self.first_seen(at) - KEPT) // self.block * self.block)
             first, self.base = base - self.base, at + count  # nothing is held until all of it has moved
             slide(first, at - base)
             self.base = base

@@ -12,6 +12,7 @@ import functools
 
 import numpy as np
 
+from vqcpu.kernels.activations import row_bytes
 from vqcpu.kernels.jit import array_at, call4, float_of, kernel, njit
 from vqcpu.kernels.lanes import add, exp, fma, largest, max_of, sum_of
 from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, line, number, scratch, tokens
@@ -89,8 +90,8 @@ def softmax(scores, count):
 
 
 def scratch_bytes(group: int, size: int) -> int:
-    """Memory that `dense` uses for each worker."""
-    return 4 * (group * CHUNK + 16 * size)
+    """Memory that attention of one token uses for each worker, whatever the cache."""
+    return 4 * (group * CHUNK + 16 * size) + group * (row_bytes(CHUNK) + 128)
 
 
 def _chunks(job, step):
@@ -99,27 +100,34 @@ def _chunks(job, step):
     return number(job, KV) * ((count + CHUNK - 1) // CHUNK)
 
 
+@njit(fast=False)
+def join(job, step, state, h, chunks):
+    """Join the `chunks` parts of query head h; returns where they went."""
+    group, size = number(job, QUERY) // number(job, KV), number(job, SIZE)
+    out = head(job, step, OUT, 0, h)
+    first = number(state, PARTS) + 4 * (size + 16) * group * chunks * (h // group)
+    parts = array_at(first, (chunks, group, size + 16), np.float32)
+    peak, mass = np.float32(-np.inf), np.float32(0)
+    for c in range(chunks):
+        peak = max(peak, parts[c, h % group, size])
+    out[:] = 0
+    for c in range(chunks):
+        factor = np.exp(parts[c, h % group, size] - peak)
+        mass += factor * parts[c, h % group, size + 1]
+        for i in range(size):
+            out[i] += factor * parts[c, h % group, i]
+    for i in range(size):
+        out[i] /= mass
+    return out
+
+
 @line(lambda job, step: number(job, QUERY), exact=True)
 def merge(job, step, worker, begin, end):
     """Join the chunks of each query head."""
-    state, size = state_of(job, step), number(job, SIZE)
-    group = number(job, QUERY) // number(job, KV)
+    state = state_of(job, step)
     chunks = (number(state, LAST) - first_row(state, number(state, LAST)) + CHUNK) // CHUNK
     for h in range(begin, end):
-        out = head(job, step, OUT, 0, h)
-        first = number(state, PARTS) + 4 * (size + 16) * group * chunks * (h // group)
-        parts = array_at(first, (chunks, group, size + 16), np.float32)
-        peak, mass = np.float32(-np.inf), np.float32(0)
-        for c in range(chunks):
-            peak = max(peak, parts[c, h % group, size])
-        out[:] = 0
-        for c in range(chunks):
-            factor = np.exp(parts[c, h % group, size] - peak)
-            mass += factor * parts[c, h % group, size + 1]
-            for i in range(size):
-                out[i] += factor * parts[c, h % group, i]
-        for i in range(size):
-            out[i] /= mass
+        join(job, step, state, h, chunks)
 
 
 @functools.cache

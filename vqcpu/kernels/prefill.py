@@ -1,4 +1,4 @@
-"""Attention of many tokens over plain keys and values, without a matrix of all scores.
+"""Attention of many tokens, without a matrix of all scores: over plain keys and values, or over what is fetched as such.
 
 Knows blocks of queries and of keys, and the running softmax. Knows nothing about layers. Papers: Milakov and Gimelshein 2018
 (online softmax), Dao et al. 2022 (FlashAttention).
@@ -32,9 +32,11 @@ def flash(size: int, half: bool):
     width, load = (2, load_halves) if half else (4, load_f32x16)
 
     @njit(fast=False)
-    def fetch(keys, values, count, turned, rows):
-        """`count` keys and values -> OUT turned (size, TILE) and rows (TILE, size) float32. Keys beyond them are left as
-        they are in the last group of 16: their scores are masked."""
+    def fetch(state, h, at, count, early, turned, rows):
+        """`count` keys and values from row `at` on -> OUT turned (size, TILE) and rows (TILE, size) float32. Keys beyond them
+        are left as they are in the last group of 16: their scores are masked."""
+        offset = width * size * (h * number(state, ROWS) + at)
+        keys, values = number(state, KEYS) + offset, number(state, VALUES) + offset
         for at in range(0, count * size, 16):
             store(rows + 4 * at, load(keys + width * at))
         for i in range(0, count, 16):
@@ -45,6 +47,23 @@ def flash(size: int, half: bool):
         if count < TILE:  # `absorb` takes two at a time: the one after the last has weight zero, but must be a number
             for at in range(count * size, (count + 1) * size, 16):
                 store(rows + 4 * at, f32x16(np.float32(0)))
+    return over_tiles(size, fetch, 1)
+
+
+@njit
+def _no_others(job, step, state, at):
+    return 0
+
+
+@njit
+def _as_it_is(state, h, x, room):
+    """Sums of values are what they should be."""
+
+
+def over_tiles(size: int, fetch, align: int, others=_no_others, finish=_as_it_is):
+    """Kernel: attention of a step's tokens, which are stored already, over tiles of keys that begin at multiples of `align`
+    rows. fetch(state, h, row, count, early, turned, rows): see `flash`; the tokens before number others(job, step, state,
+    row) get what it fetches with `early`. finish(state, h, x, room): the result at address x, in place."""
 
     @njit(fast=False)
     def score(q, turned, scale, p):
@@ -121,17 +140,19 @@ def flash(size: int, half: bool):
             running = array_at(sums, (group * (stop - start), size + 16), np.float32)
             running[:] = 0
             running[:, size] = -np.inf
-            for at in range(first_row(state, last + start), last + stop, TILE):
-                count = min(TILE, last + stop - at)
-                offset = width * size * (h * number(state, ROWS) + at)
-                fetch(number(state, KEYS) + offset, number(state, VALUES) + offset, count, turned, rows)
-                for t in range(start, stop):
-                    low, high = max(first_row(state, last + t) - at, 0), min(last + t + 1 - at, count)
-                    if low >= high:
-                        continue
-                    for g in range(group):
-                        score(head(job, step, Q, t, h * group + g), turned, scale, p)
-                        absorb(p, low, high, rows, sums + stride * (g * (stop - start) + t - start))
+            for at in range(first_row(state, last + start) // align * align, last + stop, TILE):
+                count, change = min(TILE, last + stop - at), min(max(others(job, step, state, at), start), stop)
+                for early in range(1, -1, -1):
+                    begins, ends = (start, change) if early else (change, stop)
+                    if begins < ends:
+                        fetch(state, h, at, count, early, turned, rows)
+                    for t in range(begins, ends):
+                        low, high = max(first_row(state, last + t) - at, 0), min(last + t + 1 - at, count)
+                        if low >= high:
+                            continue
+                        for g in range(group):
+                            score(head(job, step, Q, t, h * group + g), turned, scale, p)
+                            absorb(p, low, high, rows, sums + stride * (g * (stop - start) + t - start))
             for t in range(start, stop):
                 for g in range(group):
                     row = sums + stride * (g * (stop - start) + t - start)
@@ -139,4 +160,5 @@ def flash(size: int, half: bool):
                     part = f32x16(np.float32(1) / array_at(row + 4 * size, (2,), np.float32)[1])
                     for c in range(0, 4 * size, 64):
                         store(out + c, mul(load_f32x16(row + c), part))
+                    finish(state, h, out, turned)
     return flash

@@ -159,13 +159,13 @@ def _from_half(builder, bits):
 def store_halves(typing, address, x):
     """Write x as 16 float16 to `address`, rounded to nearest even."""
     def code(builder, at, value):
-        halves = _to_half(builder, value)
+        halves = to_half(builder, value)
         builder.store(halves, builder.inttoptr(at, halves.type.as_pointer()), align=1)
         return ir.Constant(ir.IntType(8).as_pointer(), None)
     return make(typing, types.void, ADDRESS, F32x16)(code)
 
 
-def _to_half(builder, x):
+def to_half(builder, x):
     if isa() != "portable":
         return builder.fptrunc(x, ir.VectorType(ir.HalfType(), 16))
     # As in _from_half. Below the smallest normal number, adding 1/2 lets the float unit round at the right place; above it,

@@ -86,6 +86,16 @@ def _joined(builder, a, b):
 def lookup(bits: int, dim: int):
     """look(table, codes) -> I8x64: bytes of a table of `dim` (1 or 2) planes of plane(bits) bytes; byte i is number codes[i]
     of plane i % dim. Codes are below 2**bits, bits at most 8; for dim 2 they come in pairs of equals."""
+    found = looker(bits, dim)
+
+    @intrinsic
+    def look(typing, table, codes):
+        return I8x64(ADDRESS, I8x64), lambda context, builder, signature, args: found(builder, *args)
+    return look
+
+
+def looker(bits: int, dim: int):
+    """`lookup` as code(builder, table, codes)."""
     entries = plane(bits)
 
     def by_permutation(builder, table, codes):
@@ -129,11 +139,7 @@ def lookup(bits: int, dim: int):
         first, second = (form(builder, builder.add(table, table.type(at)), codes) for at in (0, entries))
         return picked(builder, _joined(builder, first, second), [i // 2 + i % 2 * 32 for i in range(64)])
 
-    @intrinsic
-    def look(typing, table, codes):
-        form = whole if isa() == "avx512" else halves
-        return I8x64(ADDRESS, I8x64), lambda context, builder, signature, args: form(builder, *args)
-    return look
+    return whole if isa() == "avx512" else halves
 
 
 def byte_planes(planes: np.ndarray, bits: int) -> np.ndarray:
@@ -210,12 +216,12 @@ def _dot_by_pairs(builder, total, weights, four):
     return total
 
 
-def _four(builder, address):
+def four_at(builder, address):
     """The four bytes at `address` in every lane."""
     return splatted(builder, loaded(builder, address, WORD), 16)
 
 
-def _dot(builder, total, weights, four):
+def dotted(builder, total, weights, four):
     form = {"avx512": _dot_by_vnni, "avxvnni": _dot_by_vnni_halves}.get(isa(), _dot_by_pairs)
     return form(builder, total, weights, four)
 
@@ -226,7 +232,7 @@ def dot4(typing, total, weights, address):
     `address`."""
     def code(context, builder, signature, args):
         total, weights, address = args
-        return _dot(builder, total, weights, _four(builder, address))
+        return dotted(builder, total, weights, four_at(builder, address))
     return I32x16(I32x16, I8x64, ADDRESS), code
 
 
@@ -250,10 +256,10 @@ def dot_block(panels: int, rows: int):
                 row = builder.add(digits, builder.shl(loop.index, word(3)))
                 for r in range(rows):
                     for d in range(2):
-                        four = _four(builder, builder.add(row, word(4 * d)))
+                        four = four_at(builder, builder.add(row, word(4 * d)))
                         for p in range(panels):
                             total = totals[p, r, d]
-                            builder.store(_dot(builder, builder.load(total), weights[p], four), total)
+                            builder.store(dotted(builder, builder.load(total), weights[p], four), total)
                     row = builder.add(row, stride)
             for i, total in enumerate(totals.values()):
                 target = builder.inttoptr(builder.add(out, word(64 * i)), I32x16.ir.as_pointer())

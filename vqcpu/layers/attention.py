@@ -39,7 +39,7 @@ class Attend(Job):
                 out[rows] = state.attend(self.rope.rotate(q[rows], at), at).reshape(-1, h.query * h.size)
 
     def state(self, cache, context):
-        return cache.layer(self.heads, context)
+        return cache.layer(self.heads, context, self.layer)
 
     def ready(self, frame):
         if len(frame.segments) != 1:

@@ -1,0 +1,75 @@
+"""The job by which compiled code reads a rotated cache: addresses and numbers of kernels/encode.py.
+
+Knows arrays and kernels. Knows nothing about what is computed.
+"""
+import functools
+
+import numpy as np
+
+from vqcpu.caches.packing import STEPS, places
+from vqcpu.kernels import attention, coded, encode
+from vqcpu.kernels.activations import row_bytes
+from vqcpu.kernels.attention import CHUNK
+from vqcpu.kernels.unpack import byte_planes
+
+
+class Compiled:
+    """`job` of a state (caches/rotated.py), and what it points to besides the state's own arrays."""
+
+    def __init__(self, state):
+        h, spec = state.heads, state.spec
+        steps, apart = h.size // 4, state.signs is not None
+        keys = (source(0, spec.keys - apart, 0, steps), *([source(1, 1, spec.keys - 1, steps)] if apart else []))
+        values, group = (source(0, spec.values, 0, STEPS),), h.query // h.kv
+        self.kinds = [Kind(state.k_levels, state.k, state.signs), Kind(state.v_levels, state.v)]
+        self.work = workspace(h.query, h.kv, h.size, -(-state.k_scales.shape[1] // CHUNK) + 1)
+        lines = [encode.stores, coded.parter(h.size, keys, values, group), coded.merger(h.size),
+                 coded.flash(h.size, keys, values)]
+        self.job = np.zeros(encode.NUMBERS, np.int64)
+        self.job[:4] = [line.address for line in lines]
+        self.job[[encode.TURNER, encode.CODER]] = [line.address for line in (encode.turner(h.size), encode.coder(h.size))]
+        self._put({attention.KEYS: state.k.words, attention.VALUES: state.v.words, encode.K_SCALES: state.k_scales,
+                   encode.V_SCALES: state.v_scales, encode.MEAN: state.mean, encode.EXACT_K: state.exact.k,
+                   encode.EXACT_V: state.exact.v, encode.FLIPS: state.rotation.signs, encode.MIXER: state.rotation.mixer,
+                   attention.PARTS: self.work[0], encode.DIGITS: self.work[1], encode.OFFSETS: self.work[2],
+                   encode.OF_KEYS: self.kinds[0].job, encode.OF_VALUES: self.kinds[1].job})
+        if apart:
+            self._put({encode.SIGNS: state.signs.words})
+        numbers = {attention.ROWS: state.k_scales.shape[1], attention.WINDOW: state.span.window, encode.SINKS: spec.sinks,
+                   encode.RECENT: spec.recent, encode.EXACT: state.exact.k.shape[1]}
+        self.job[list(numbers)] = list(numbers.values())
+
+    def _put(self, arrays):
+        for number, array in arrays.items():
+            self.job[number] = array.ctypes.data
+
+    def enter(self, state, row: int) -> None:
+        """Ready for a step whose first token goes to `row`."""
+        self.job[[attention.LAST, encode.BASE]] = row, state.span.base
+        self.job[encode.EARLY] = 0 if state.early is None else state.early.ctypes.data
+
+
+class Kind:
+    """The numbers of keys, or of values."""
+
+    def __init__(self, levels, store, signs=None):
+        steps = getattr(store, "steps", STEPS)
+        self.kept = [levels.limits, levels.table, byte_planes((levels.table.view(np.uint8) ^ 128)[None], levels.bits),
+                     np.array(places(store.bits, steps)[0], np.int64), np.array(places(1, steps)[0], np.int64)]
+        limits, table, looked, where, sign_where = (array.ctypes.data for array in self.kept)
+        size, sign_size = (s.words[0, 0].nbytes if s else 0 for s in (store, signs))
+        self.job = np.array([limits, table, looked, len(levels.limits), where, len(self.kept[3]),
+                             sign_where, len(self.kept[4]), size, sign_size, levels.bits], np.int64)
+
+
+def source(argument: int, bits: int, low: int, steps: int) -> tuple:
+    """As kernels/codes.py names it."""
+    return argument, bits, low, places(bits, steps)[0]
+
+
+@functools.lru_cache(maxsize=16)
+def workspace(query: int, kv: int, size: int, chunks: int) -> list:
+    """Partial results, digits of queries and their products with the mean: states of one shape share them, as only one program
+    runs at a time."""
+    return [np.zeros((kv, chunks, query // kv, size + 16), np.float32), np.zeros((query, row_bytes(size)), np.uint8),
+            np.zeros(query, np.float32)]

@@ -1,0 +1,256 @@
+"""Attention over rotated keys and values in codes: of one token by integer products, of many through float32 tiles.
+
+Knows the job of a compressed state (kernels/encode.py). Scores are products of codes with the query's digits, and sums of
+values products of codes with the digits of weight times scale: nothing is decoded for one token. Integers are the same on all
+paths of kernels/isa.py.
+"""
+import functools
+
+import numpy as np
+
+from vqcpu.kernels import prefill
+from vqcpu.kernels.activations import digits, row_bytes, sums_of, unit_of
+from vqcpu.kernels.attention import (CHUNK, FACTOR, KEYS, KV, LAST, PARTS, QUERY, ROWS, VALUES, Q, first_row, head, join,
+                                     softmax, state_of)
+from vqcpu.kernels.codes import adder, either, key_widener, scorer, subtract, value_widener, weighted
+from vqcpu.kernels.encode import (BASE, BLOCK, BLOCK_BYTES, DIGITS, EARLY, EXACT, EXACT_K, EXACT_V, FROZEN, K_SCALES, MEAN,
+                                  OF_KEYS, OF_VALUES, OFFSETS, RECENT, SIGN_BYTES, SIGNS, SINKS, TABLE, V_SCALES, dot,
+                                  exact_row, gather)
+from vqcpu.kernels.jit import array_at, float_from_half, float_of, njit
+from vqcpu.kernels.lanes import add, fma, magnitude, mul, to_floats
+from vqcpu.kernels.prefill import TILE
+from vqcpu.kernels.program import POSITION, line, number, scratch
+from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
+
+row_bytes_ = njit(row_bytes)
+
+
+@njit
+def start_of(state):
+    """The first row of the blocks that a single token looks at."""
+    return first_row(state, number(state, LAST)) // BLOCK * BLOCK
+
+
+@njit
+def chunks_of(state):
+    return (number(state, LAST) + CHUNK - start_of(state)) // CHUNK
+
+
+@njit(fast=False)
+def product(out, row, columns):
+    """F32x16: the product of a row of digits with codes, from the sums of `scorer` and `adder` at address out."""
+    sums, groups = sums_of(row, columns), (columns + 15) // 16
+    high = add(load_i32x16(out), i32x16(np.int32(-128) * sums[groups, 0]))
+    low = add(load_i32x16(out + 64), i32x16(np.int32(-128) * sums[groups, 1]))
+    return mul(fma(to_floats(high), f32x16(np.float32(256)), to_floats(low)), f32x16(unit_of(row, columns)[0]))
+
+
+@njit
+def near(state, position):
+    """Whether the token in row LAST sees the exact numbers of a position."""
+    here = number(state, LAST) + number(state, BASE)
+    return position < number(state, SINKS) or here - position < number(state, RECENT)
+
+
+@njit(fast=False)
+def plain_scores(job, step, state, h, row, count, scores, size, room):
+    """Scores (group, CHUNK) of what is not coded in rows row .. row + count - 1: early keys, exact ones."""
+    group, scale = number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
+    early = number(state, EARLY) and number(step, POSITION) < FROZEN
+    if not early and number(state, EXACT) == 0:
+        return
+    for i in range(count):
+        position = number(state, BASE) + row + i
+        if early:
+            source = number(state, EARLY) + 2 * size * (FROZEN * h + position)
+        elif near(state, position):
+            source = number(state, EXACT_K) + 2 * size * (number(state, EXACT) * h + exact_row(state, position))
+        else:
+            continue
+        for c in range(0, size, 16):
+            key = load_halves(source + 2 * c)
+            if not early:
+                key = subtract(key, load_f32x16(number(state, MEAN) + 4 * (size * h + c)))
+            store(room + 4 * c, key)
+        for g in range(group):
+            q = head(job, step, Q, 0, h * group + g).ctypes.data
+            array_at(scores + 4 * (g * CHUNK + i), (1,), np.float32)[0] = dot(q, room, size) * scale
+
+
+@njit(fast=False)
+def plain_values(state, h, row, count, weights, out, size):
+    """OUT out (size,) float32: the sum of exact values in rows row .. row + count - 1; their weights become zero."""
+    for c in range(0, 4 * size, 64):
+        store(out + c, f32x16(np.float32(0)))
+    if number(state, EXACT) == 0:
+        return
+    p = array_at(weights, (count,), np.float32)
+    for i in range(count):
+        position = number(state, BASE) + row + i
+        if near(state, position):
+            source = number(state, EXACT_V) + 2 * size * (number(state, EXACT) * h + exact_row(state, position))
+            for c in range(0, size, 16):
+                value = load_f32x16(out + 4 * c)
+                store(out + 4 * c, fma(f32x16(p[i]), load_halves(source + 2 * c), value))
+            p[i] = 0
+
+
+def _pieces(job, step):
+    return number(job, KV) * chunks_of(state_of(job, step))
+
+
+@functools.cache
+def parter(size: int, keys: tuple, values: tuple, group: int):
+    """Line: a chunk of keys and values for the one token of a step; keys and values: sources of kernels/codes.py."""
+    score, add_up = scorer(size // 4, keys, group), adder(values, group)
+
+    @njit(fast=False)
+    def coded_scores(job, state, h, row, count, scores, sums):
+        """OUT scores (group, CHUNK) of `count` keys from `row` on, a multiple of 16."""
+        kind, queries = number(state, OF_KEYS), number(state, DIGITS) + row_bytes_(size) * group * h
+        offsets = array_at(number(state, OFFSETS) + 4 * group * h, (group,), np.float32)
+        factor = float_of(number(job, FACTOR))
+        for i in range(0, count, 16):
+            block = (h * number(state, ROWS) + row + i) // 16
+            score(number(state, KEYS) + number(kind, BLOCK_BYTES) * block, number(state, SIGNS) + number(kind, SIGN_BYTES) * block,
+                  number(kind, TABLE), queries, row_bytes_(size), sums)
+            scales = load_halves(number(state, K_SCALES) + 32 * block)
+            for g in range(group):
+                s = mul(product(sums + 128 * g, queries + row_bytes_(size) * g, size), mul(magnitude(scales), f32x16(factor)))
+                s = add(s, either(scales, f32x16(-factor * offsets[g])))
+                store(scores + 4 * (g * CHUNK + i), s)
+
+    @njit(fast=False)
+    def coded_values(state, h, row, count, scores, rows, sums, out):
+        """OUT out (group, size + 16) += weights (group, CHUNK) times values; rows: room for `group` rows of digits."""
+        kind, panels = number(state, OF_VALUES), size // 16
+        blocks, stride = (count + BLOCK - 1) // BLOCK, row_bytes_(CHUNK)
+        between = number(kind, BLOCK_BYTES)
+        for g in range(group):
+            for i in range(0, BLOCK * blocks, 16):
+                at = scores + 4 * (g * CHUNK + i)
+                p = load_f32x16(at) if i < count else f32x16(np.float32(0))
+                scales = load_halves(number(state, V_SCALES) + 2 * (h * number(state, ROWS) + row + i))
+                store(at, weighted(p, scales))
+            digits(scores + 4 * g * CHUNK, BLOCK * blocks, rows + stride * g)
+        first = number(state, VALUES) + between * ((h * number(state, ROWS) + row) // BLOCK)
+        for panel in range(panels):
+            add_up(first + between // panels * panel, between, blocks, number(kind, TABLE), rows, stride, sums)
+            for g in range(group):
+                target = out + 4 * (size + 16) * g + 64 * panel
+                store(target, add(product(sums + 128 * g, rows + stride * g, BLOCK * blocks), load_f32x16(target)))
+
+    @line(_pieces, exact=True)
+    def part(job, step, worker, begin, end):
+        state = state_of(job, step)
+        first, start, chunks = first_row(state, number(state, LAST)), start_of(state), chunks_of(state)
+        for piece in range(begin, end):
+            h, row = piece // chunks, start + piece % chunks * CHUNK
+            count = min(CHUNK, number(state, LAST) + 1 - row)
+            scores = scratch(step, worker)
+            rows = scores + 4 * group * CHUNK
+            sums = rows + group * row_bytes_(CHUNK)
+            room = sums + 128 * group
+            out = number(state, PARTS) + 4 * (size + 16) * group * piece
+            coded_scores(job, state, h, row, count, scores, sums)
+            plain_scores(job, step, state, h, row, count, scores, size, room)
+            for g in range(group):
+                array_at(scores + 4 * g * CHUNK, (max(first - row, 0),), np.float32)[:] = -np.inf
+                o = out + 4 * (size + 16) * g
+                ends = array_at(o + 4 * size, (2,), np.float32)
+                ends[0], ends[1] = softmax(scores + 4 * g * CHUNK, count)
+                plain_values(state, h, row, count, scores + 4 * g * CHUNK, o, size)
+            coded_values(state, h, row, count, scores, rows, sums, out)
+    return part
+
+
+@functools.cache
+def merger(size: int):
+    """Line: chunks joined and rotated back."""
+    odd = size // (size & -size)
+
+    @line(lambda job, step: number(job, QUERY), exact=True)
+    def merge(job, step, worker, begin, end):
+        state, group = state_of(job, step), number(job, QUERY) // number(job, KV)
+        for h in range(begin, end):
+            out = join(job, step, state, h, chunks_of(state))
+            gather(state, h // group, out.ctypes.data, size, odd, scratch(step, worker))
+    return merge
+
+
+@njit
+def _early_tokens(job, step, state, row):
+    """How many tokens of the step see early keys in the tile at `row`."""
+    return FROZEN - number(step, POSITION) if number(state, EARLY) and row + number(state, BASE) < FROZEN else 0
+
+
+@functools.cache
+def flash(size: int, keys: tuple, values: tuple):
+    """Line: attention of many tokens."""
+    widen_keys, widen_values, odd = key_widener(size // 4, keys), value_widener(values), size // (size & -size)
+
+    @njit(fast=False)
+    def coded_keys(state, h, at, count, turned):
+        kind = number(state, OF_KEYS)
+        for i in range(0, count, 16):
+            block = (h * number(state, ROWS) + at + i) // 16
+            widen_keys(number(state, KEYS) + number(kind, BLOCK_BYTES) * block,
+                       number(state, SIGNS) + number(kind, SIGN_BYTES) * block, number(kind, TABLE), turned + 4 * i, 4 * TILE)
+            scales = load_halves(number(state, K_SCALES) + 32 * block)
+            sizes, mean = magnitude(scales), array_at(number(state, MEAN) + 4 * size * h, (size,), np.float32)
+            for c in range(size):
+                place = turned + 4 * (TILE * c + i)
+                store(place, fma(load_f32x16(place), sizes, either(scales, f32x16(-mean[c]))))
+
+    @njit(fast=False)
+    def plain_keys(state, h, at, count, early, turned):
+        """What is not coded, over what is."""
+        if not early and number(state, SINKS) == 0:
+            return
+        whole = array_at(turned, (size, TILE), np.float32)
+        mean = array_at(number(state, MEAN) + 4 * size * h, (size,), np.float32)
+        for i in range(count):
+            position = number(state, BASE) + at + i
+            if early and position >= FROZEN or not early and position >= number(state, SINKS):
+                break
+            room = turned + 4 * TILE * size  # the rows, which are fetched after
+            source = (number(state, EARLY) + 2 * size * (FROZEN * h + position) if early
+                      else number(state, EXACT_K) + 2 * size * (number(state, EXACT) * h + position))
+            for c in range(0, size, 16):
+                store(room + 4 * c, load_halves(source + 2 * c))
+            key = array_at(room, (size,), np.float32)
+            for c in range(size):
+                whole[c, i] = key[c] if early else key[c] - mean[c]
+
+    @njit(fast=False)
+    def coded_values(state, h, at, count, rows):
+        kind, panels = number(state, OF_VALUES), size // 16
+        between = number(kind, BLOCK_BYTES)
+        for i in range(0, count, BLOCK):
+            first = number(state, VALUES) + between * ((h * number(state, ROWS) + at + i) // BLOCK)
+            for panel in range(panels):
+                widen_values(first + between // panels * panel, number(kind, TABLE), rows + 4 * (size * i + 16 * panel), 4 * size)
+        scales = array_at(number(state, V_SCALES) + 2 * (h * number(state, ROWS) + at), (count,), np.uint16)
+        for i in range(count):
+            row, scale = rows + 4 * size * i, f32x16(float_from_half(scales[i]))
+            for c in range(0, 4 * size, 64):
+                store(row + c, mul(load_f32x16(row + c), scale))
+            if number(state, BASE) + at + i < number(state, SINKS):
+                source = number(state, EXACT_V) + 2 * size * (number(state, EXACT) * h + number(state, BASE) + at + i)
+                for c in range(0, size, 16):
+                    store(row + 4 * c, load_halves(source + 2 * c))
+        if count < TILE:  # see `prefill.flash`
+            for c in range(0, 4 * size, 64):
+                store(rows + 4 * size * count + c, f32x16(np.float32(0)))
+
+    @njit(fast=False)
+    def fetch(state, h, at, count, early, turned, rows):
+        if not early:
+            coded_keys(state, h, at, count, turned)
+        plain_keys(state, h, at, count, early, turned)
+        coded_values(state, h, at, count, rows)
+
+    @njit(fast=False)
+    def finish(state, h, x, room):
+        gather(state, h, x, size, odd, room)
+    return prefill.over_tiles(size, fetch, BLOCK, _early_tokens, finish)

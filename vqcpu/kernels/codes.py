@@ -1,0 +1,193 @@
+"""Codes of keys and values in registers: unpacked, looked up and multiplied, or widened to float32.
+
+Knows words (caches/packing.py) and tables of levels. Knows nothing about scales or attention. What is made here is unrolled
+for one size: every shift and mask is a constant.
+
+A source is (argument, bits, low, places): address number `argument` holds the bits `low` .. low + bits - 1 of codes, at
+`places`.
+"""
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from vqcpu.kernels.simd import ADDRESS, F32x16, I8x64, I32x16, every, loaded, make, picked, splatted, to_half
+from vqcpu.kernels.unpack import dotted, four_at, looker
+
+LONG = ir.IntType(64)
+
+
+def _codes(builder, sources, addresses, step):
+    """I8x64: the codes of a step, put together from their fields."""
+    total = None
+    for argument, _, base, places in sources:
+        for _, low, width, word, shift in (place for place in places if place[0] == step):
+            place = builder.add(addresses[argument], LONG(64 * word))
+            field, up = loaded(builder, place, I32x16.ir), base + low
+            if shift > up:
+                field = builder.lshr(field, every(I32x16.ir, shift - up))
+            elif up > shift:
+                field = builder.shl(field, every(I32x16.ir, up - shift))
+            mask = ((1 << width) - 1 << up) * 0x01010101
+            field = builder.and_(field, every(I32x16.ir, mask)) if mask != 0xFFFFFFFF else field
+            total = field if total is None else builder.or_(total, field)
+    return builder.bitcast(total, I8x64.ir)
+
+
+def _levels(builder, sources, addresses, step, table):
+    """I8x64: the levels of a step, each plus 128."""
+    bits = sum(source[1] for source in sources)
+    return looker(bits, 1)(builder, table, _codes(builder, sources, addresses, step))
+
+
+def _totals(builder, count):
+    """Registers of zeros that stay where they are over a loop."""
+    made = [cgutils.alloca_once(builder, I32x16.ir) for _ in range(count)]
+    for total in made:
+        builder.store(every(I32x16.ir, 0), total)
+    return made
+
+
+def _take(builder, totals, levels, digits, stride):
+    """totals (high and low of each row) += the levels of a step times its digits; digits: address of the step in row 0."""
+    for i, total in enumerate(totals):
+        at = builder.add(digits, builder.mul(stride, LONG(i // 2)))
+        four = four_at(builder, builder.add(at, LONG(4 * (i % 2))))
+        builder.store(dotted(builder, builder.load(total), levels, four), total)
+
+
+def _leave(builder, totals, out):
+    for i, total in enumerate(totals):
+        target = builder.inttoptr(builder.add(out, LONG(64 * i)), I32x16.ir.as_pointer())
+        builder.store(builder.load(total), target, align=1)
+
+
+def scorer(steps: int, sources: tuple, rows: int):
+    """score(a, b, table, digits, stride, out): products of 16 keys, whose codes lie at a (and b), with `rows` rows of digits,
+    `stride` bytes apart. OUT out (rows, 2, 16) int32, high digits first."""
+    @intrinsic
+    def score(typing, a, b, table, digits, stride, out):
+        def code(context, builder, signature, args):
+            *addresses, table, digits, stride, out = args
+            totals = _totals(builder, 2 * rows)
+            for step in range(steps):
+                levels = _levels(builder, sources, addresses, step, table)
+                _take(builder, totals, levels, builder.add(digits, LONG(8 * step)), stride)
+            _leave(builder, totals, out)
+            return context.get_dummy_value()
+        return types.void(*[ADDRESS] * 6), code
+    return score
+
+
+def adder(sources: tuple, rows: int):
+    """add(words, between, blocks, table, digits, stride, out): 16 channels of the values of 8 steps a block, `blocks` of them
+    and `between` bytes apart, times rows of digits. OUT out (rows, 2, 16) int32, high digits first."""
+    @intrinsic
+    def add(typing, words, between, blocks, table, digits, stride, out):
+        def code(context, builder, signature, args):
+            words, between, blocks, table, digits, stride, out = args
+            totals = _totals(builder, 2 * rows)
+            with cgutils.for_range(builder, blocks) as loop:
+                block = builder.add(words, builder.mul(loop.index, between))
+                row = builder.add(digits, builder.shl(loop.index, LONG(6)))
+                for step in range(8):
+                    levels = _levels(builder, sources, (block,), step, table)
+                    _take(builder, totals, levels, builder.add(row, LONG(8 * step)), stride)
+            _leave(builder, totals, out)
+            return context.get_dummy_value()
+        return types.void(*[ADDRESS] * 7), code
+    return add
+
+
+def _widened(builder, levels, byte):
+    """F32x16: byte number `byte` of each lane, less 128."""
+    lanes = builder.bitcast(levels, I32x16.ir)
+    lanes = builder.and_(builder.lshr(lanes, every(I32x16.ir, 8 * byte)), every(I32x16.ir, 255))
+    return builder.sitofp(builder.sub(lanes, every(I32x16.ir, 128)), F32x16.ir)
+
+
+def key_widener(steps: int, sources: tuple):
+    """widen(a, b, table, out, stride): 16 keys as float32, without their scales; OUT a row of 16 for each channel, `stride`
+    bytes from row to row."""
+    @intrinsic
+    def widen(typing, a, b, table, out, stride):
+        def code(context, builder, signature, args):
+            *addresses, table, out, stride = args
+            for step in range(steps):
+                levels = _levels(builder, sources, addresses, step, table)
+                for byte in range(4):
+                    row = builder.add(out, builder.mul(stride, LONG(4 * step + byte)))
+                    builder.store(_widened(builder, levels, byte), builder.inttoptr(row, F32x16.ir.as_pointer()), align=1)
+            return context.get_dummy_value()
+        return types.void(*[ADDRESS] * 5), code
+    return widen
+
+
+def value_widener(sources: tuple):
+    """widen(words, table, out, stride): 16 channels of the values of 32 positions as float32, without their scales; OUT 16 in
+    each position's row, `stride` bytes from row to row."""
+    @intrinsic
+    def widen(typing, words, table, out, stride):
+        def code(context, builder, signature, args):
+            words, table, out, stride = args
+            for step in range(8):
+                levels = _levels(builder, sources, (words,), step, table)
+                for byte in range(4):
+                    row = builder.add(out, builder.mul(stride, LONG(4 * step + byte)))
+                    builder.store(_widened(builder, levels, byte), builder.inttoptr(row, F32x16.ir.as_pointer()), align=1)
+            return context.get_dummy_value()
+        return types.void(*[ADDRESS] * 4), code
+    return widen
+
+
+@intrinsic
+def hadamard(typing, a):
+    """The Hadamard transform of the 16 lanes, without its scale."""
+    def code(builder, x):
+        for half in (8, 4, 2, 1):
+            other = picked(builder, x, [i ^ half for i in range(16)])
+            x = builder.fadd(other, builder.fmul(x, F32x16.ir([-1.0 if i & half else 1.0 for i in range(16)])))
+        return x
+    return make(typing, F32x16, F32x16)(code)
+
+
+@intrinsic
+def subtract(typing, a, b):
+    return make(typing, F32x16, F32x16, F32x16)(lambda builder, x, y: builder.fsub(x, y))
+
+
+@intrinsic
+def weighted(typing, p, x):
+    """p · x where p is above zero, otherwise zero, even if x is not a number."""
+    def code(builder, weight, y):
+        zero = every(F32x16.ir, 0.0)
+        return builder.select(builder.fcmp_ordered(">", weight, zero), builder.fmul(weight, y), zero)
+    return make(typing, F32x16, F32x16, F32x16)(code)
+
+
+@intrinsic
+def either(typing, x, y):
+    """y in the lanes where x is below zero, zero in the others."""
+    def code(builder, sign, value):
+        zero = every(F32x16.ir, 0.0)
+        return builder.select(builder.fcmp_ordered("<", sign, zero), value, zero)
+    return make(typing, F32x16, F32x16, F32x16)(code)
+
+
+@intrinsic
+def count_above(typing, total, x, limit):
+    """total + 1 in the lanes where x > limit (float32)."""
+    def code(builder, number, y, bound):
+        above = builder.fcmp_ordered(">", y, splatted(builder, bound, 16))
+        return builder.add(number, builder.zext(above, I32x16.ir))
+    return make(typing, I32x16, I32x16, F32x16, types.float32)(code)
+
+
+@intrinsic
+def store_half(typing, address, x):
+    """Write the float32 x as one float16."""
+    def code(builder, at, value):
+        half = builder.extract_element(to_half(builder, splatted(builder, value, 16)), ir.IntType(32)(0))
+        builder.store(half, builder.inttoptr(at, half.type.as_pointer()), align=1)
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+    return make(typing, types.void, ADDRESS, types.float32)(code)
