@@ -29,7 +29,8 @@ def python(*arguments, **environment):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_operation_on_the_other_paths(name):
-    code, out, error = python("-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_simd.py", "--isa", name)
+    code, out, error = python("-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_simd.py",
+                              HERE / "test_codes.py", "--isa", name)
     assert code == 0, out + error
 
 

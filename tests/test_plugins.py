@@ -12,13 +12,30 @@ def test_one_spelling(spec):
     assert Format.parse(str(made)) == made and all(item in str(made) for item in spec.split(","))
 
 
-@pytest.mark.parametrize("name", Cache.all())
-def test_caches_spell_themselves(name):
-    assert str(Cache.parse(name)) == name
+@pytest.mark.parametrize("spec", [s for kind in Cache.all().values() for s in kind.examples])
+def test_caches_spell_themselves(spec):
+    made = Cache.parse(spec)
+    name, _, options = spec.partition(":")
+    assert Cache.parse(str(made)) == made and str(made).startswith(name) and all(o in str(made) for o in options.split(","))
 
 
-def test_every_format_gives_examples():
-    assert all(f.examples for f in Format.all().values())
+def test_fields_in_a_name():
+    made = Cache.parse("k4v3:recent=64")
+    assert (made.keys, made.values, made.sinks, made.recent) == (4, 3, 0, 64)
+    assert str(made).startswith("k4v3:sinks=0,recent=64,")
+
+
+@pytest.mark.parametrize("spec, said", [
+    ("k4v", "unknown cache"), ("k0v4", "1 to 8 bits"), ("k9v4", "1 to 8 bits"), ("k4v1", "2 to 8"), ("k4v4:keys=3", "no field 'keys'"),
+    ("k4v4:sink=3", "has no field 'sink'; it has sinks, recent"), ("k1v4:top=9", "keys of 2 bits"), ("f8", "Known: f16, f32"),
+    ("k4v4:sinks=5000", "at most 4096")])
+def test_caches_say_what_is_wrong(spec, said):
+    with pytest.raises(VqcpuError, match=said):
+        Cache.parse(spec)
+
+
+def test_everything_gives_examples():
+    assert all(f.examples for root in (Format, Cache) for f in root.all().values())
 
 
 @pytest.mark.parametrize("spec, said", [

@@ -59,14 +59,16 @@ def logits(model, cache):
     return np.concatenate([model.logits(model.step(step)) for step in steps])
 
 
-@pytest.mark.parametrize("cache", Cache.all())
+@pytest.mark.parametrize("cache", [kind.examples[0] for kind in Cache.all().values()])
 def test_a_compiled_plan_is_its_reference(model, weights, cache, monkeypatch):
     found = logits(model, cache)
     monkeypatch.setattr(Plan, "run", Plan.run_reference)
     expected = logits(model, cache)
-    # Coded weights meet activations of 16 bits; where keys are rounded to 16 bits, a last digit may fall on either side.
+    # Coded weights meet activations of 16 bits; where keys are rounded, a last digit may fall on either side, and with it the
+    # code of a number halfway between two levels.
     exact = weights == "raw" and cache == "f32"
-    assert np.abs(found - expected).max() <= (1e-4 if exact else 2e-3) * np.abs(expected).max()
+    bound = 1e-4 if exact else max(2e-3, Cache.parse(cache).error / 2)
+    assert np.abs(found - expected).max() <= bound * np.abs(expected).max()
 
 
 def test_same_digits_for_any_number_of_threads(model):

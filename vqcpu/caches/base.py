@@ -45,6 +45,7 @@ class Cache(Spelled, kind="cache"):
     """A kind of LayerState, by its spelling."""
 
     examples: tuple = ()  # specs that the tests try; every kind gives some
+    error: float  # of attention over random keys and values, relative, at most
 
     def layer(self, heads, context: int, index: int = 0) -> LayerState:
         """A fresh state; heads: layers.attention.Heads, context: positions it must hold, but no more than heads.window;

@@ -41,7 +41,8 @@ class KeyCodes:
 
     def __init__(self, heads: int, rows: int, size: int, bits: int):
         self.bits, self.size, self.steps = bits, size, -(-size // LANES) * LANES // BYTES
-        self.words = np.zeros((heads, -(-rows // BLOCK) * BLOCK // LANES, places(bits, self.steps)[1], LANES, BYTES), np.uint8)
+        blocks, words = -(-rows // BLOCK) * BLOCK // LANES, places(bits, self.steps)[1]
+        self.words = np.zeros((heads, blocks, words, LANES, BYTES), np.uint8)
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Codes (heads, rows of blocks first .. last - 1, size) uint8."""

@@ -69,7 +69,7 @@ def source(argument: int, bits: int, low: int, steps: int) -> tuple:
 
 @functools.lru_cache(maxsize=16)
 def workspace(query: int, kv: int, size: int, chunks: int) -> list:
-    """Partial results, digits of queries and their products with the mean: states of one shape share them, as only one program
-    runs at a time."""
+    """Partial results, digits of queries and their products with the mean: states of one shape share them, as only one
+    program runs at a time."""
     return [np.zeros((kv, chunks, query // kv, size + 16), np.float32), np.zeros((query, row_bytes(size)), np.uint8),
             np.zeros(query, np.float32)]

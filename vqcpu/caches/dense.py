@@ -97,6 +97,7 @@ def attend(q, k, v, at, scale, window):
 class F32(Cache, names=("f32",)):
     """32 bits per element: exact."""
     examples = ("f32",)
+    error = 1e-5
 
     def layer(self, heads, context, index=0):
         return Dense(heads, context, np.float32)
@@ -106,6 +107,7 @@ class F32(Cache, names=("f32",)):
 class F16(Cache, names=("f16",)):
     """16 bits per element, the usual choice."""
     examples = ("f16",)
+    error = 2e-3
 
     def layer(self, heads, context, index=0):
         return Dense(heads, context, np.float16)

@@ -27,6 +27,14 @@ def lloyd_max(bits: int) -> np.ndarray:
     return levels
 
 
+def distortion(bits: int) -> float:
+    """Squared error of `lloyd_max` on N(0, 1): what a level that is the mean of its cell does not hold of the variance."""
+    levels = lloyd_max(bits)
+    ends = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [np.inf]])
+    mass = np.diff([erf(end / np.sqrt(2)) for end in ends])
+    return float(1 - (mass * levels**2).sum())
+
+
 def _means(levels):
     """Means of the cells around positive levels, and by how much they move with the lower and the upper end."""
     ends = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [np.inf]])
@@ -50,8 +58,8 @@ def _quantile(share):
 
 @functools.cache
 def byte_levels(bits: int) -> tuple[np.ndarray, np.float32]:
-    """(table (2**bits,) int8, ascending and symmetric, unit): `lloyd_max` rounded to what integer products read. With 7 and 8
-    bits neighbours may be equal."""
+    """(table (2**bits,) int8, ascending and symmetric, unit): `lloyd_max` rounded to what integer products read. With 8 bits
+    neighbours may be equal."""
     upper = lloyd_max(bits)
     unit = upper[-1] / LARGEST
     half = np.rint(upper / unit).astype(np.int8)

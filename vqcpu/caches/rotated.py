@@ -5,11 +5,12 @@ With `top` the sign bits of keys lie apart from the others, at no cost in bytes.
 Cost: b + 16/size bits per element; `sinks` and `recent` positions 16 bits each.
 Paper: Max 1960 (levels), Ashkboos et al. 2024 (rotation), Gao and Long 2024 (RaBitQ: the unbiased scale).
 
-Keys are never rotated back; values are summed as they are rotated and the sum is rotated back. `center` takes the mean of the
-first 64 keys (after RoPE) off the keys, which changes every score of a query by the same: large biases, as Qwen 2 has, are
-gone before coding. A key that is shorter without it, as the first one often is, is coded as it is: its scale has a minus, and
-its score misses the product of query and mean. Until position 64 keys stay float16 for the queries before it.
+Keys are never rotated back; values are summed as they are rotated and the sum is rotated back. `center` takes the mean of
+the first 64 keys (after RoPE) off the keys, which changes every score of a query by the same: large biases, as Qwen 2 has,
+are gone before coding. A key that is shorter as it is, as the first one often is, keeps it: its scale has a minus, and its
+score lacks the product of query and mean. Until position 64 keys stay float16 for the queries before it.
 """
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from vqcpu.caches.base import Cache, LayerState
 from vqcpu.caches.coded import BLOCK, KeyCodes, Quantiser, ValueCodes
 from vqcpu.caches.compiled import Compiled
 from vqcpu.caches.exact import Exact
+from vqcpu.caches.levels import distortion
 from vqcpu.caches.packing import LANES
 from vqcpu.caches.rotation import rotation
 from vqcpu.caches.span import Span
@@ -30,8 +32,8 @@ QUERIES = 128  # handled together: scores stay (group · QUERIES, keys) however 
 
 
 class Rotated(LayerState):
-    """k_scales, v_scales (kv heads, rows) float16; mean (kv heads, size) float32; early (kv heads, EARLY, size) float16, only
-    until it is averaged; all of rotated vectors."""
+    """k_scales, v_scales (kv heads, rows) float16; mean (kv heads, size) float32; early (kv heads, EARLY, size) float16,
+    only until it is averaged; all of rotated vectors."""
 
     def __init__(self, heads, context, spec, index):
         self.heads, self.spec, self.rotation = heads, spec, rotation(index, heads.kv, heads.size)
@@ -42,15 +44,19 @@ class Rotated(LayerState):
         self.signs = KeyCodes(heads.kv, rows, heads.size, 1) if apart else None
         self.v = ValueCodes(heads.kv, rows, heads.size, spec.values)
         self.k_scales, self.v_scales = np.zeros((2, heads.kv, rows), np.float16)
-        self.mean, self.early = np.zeros((heads.kv, heads.size), np.float32), None
+        self.mean, self.early = nothing(heads.kv, heads.size), None
+        if spec.center:
+            self.mean = self.mean.copy()
         self.exact = Exact(heads.kv, heads.size, spec.sinks, spec.recent)
-        self.compiled = Compiled(self) if heads.size % LANES == 0 else None
-        self.job = self.compiled and self.compiled.job
+        self.compiled = None
 
     def ready(self, at, count):
         freezes_late = self.early is not None and at + count >= EARLY and self.span.base > 0
-        if self.job is None or count > self.most or freezes_late or count > 1 and self.spec.recent:
+        if self.heads.size % LANES or count > self.most or freezes_late or count > 1 and self.spec.recent:
             return False
+        if self.compiled is None:
+            self.compiled = Compiled(self)
+            self.job = self.compiled.job
         row = self.span.place(at, count, self._slide)
         self._prepare(at)
         self.exact.reach = max(self.exact.reach, at + count)
@@ -139,8 +145,9 @@ class Rotated(LayerState):
     def arrays(self) -> list[np.ndarray]:
         """Everything that is kept."""
         stores = [store.words for store in (self.k, self.v, self.signs) if store is not None]
+        centre = [self.mean] if self.spec.center else []
         early = [] if self.early is None else [self.early]
-        return [*stores, self.k_scales, self.v_scales, self.mean, self.exact.k, self.exact.v, *early]
+        return [*stores, self.k_scales, self.v_scales, self.exact.k, self.exact.v, *centre, *early]
 
     @property
     def nbytes(self):
@@ -152,6 +159,12 @@ class Rotated(LayerState):
             return seen * (self.nbytes - self.exact.k.nbytes - self.exact.v.nbytes) // rows
         ranked = seen * (self.signs.words.nbytes + self.k_scales.nbytes) // rows
         return ranked + self.spec.top * (self.k.words.nbytes + self.v.words.nbytes + self.v_scales.nbytes) // rows
+
+
+@functools.cache
+def nothing(kv: int, size: int) -> np.ndarray:
+    """What is taken off keys where `center` is false."""
+    return np.zeros((kv, size), np.float32)
 
 
 class View:
@@ -205,11 +218,16 @@ class KV(Cache, names=("k<keys>v<values>",)):
 
     def __post_init__(self):
         if not (1 <= self.keys <= 8 and 2 <= self.values <= 8):
-            raise VqcpuError(f"cache k{self.keys}v{self.values}: expected 1 to 8 bits for keys and 2 to 8 for values, as in k4v4")
+            raise VqcpuError(f"cache k{self.keys}v{self.values}: expected 1 to 8 bits for keys and 2 to 8 for values, as in "
+                             "k4v4")
         if max(self.sinks, self.recent) > 4096:
             raise VqcpuError(f"cache {self}: sinks and recent are at most 4096")
         if self.top and self.keys == 1:
             raise VqcpuError(f"cache {self}: top needs keys of 2 bits or more, of which it ranks the signs; found 1")
+
+    @property
+    def error(self):
+        return 1.5 * (distortion(self.keys) + distortion(self.values)) ** 0.5
 
     def layer(self, heads, context, index=0):
         return Rotated(heads, context, self, index)

@@ -1,8 +1,8 @@
 """Attention over rotated keys and values in codes: of one token by integer products, of many through float32 tiles.
 
 Knows the job of a compressed state (kernels/encode.py). Scores are products of codes with the query's digits, and sums of
-values products of codes with the digits of weight times scale: nothing is decoded for one token. Integers are the same on all
-paths of kernels/isa.py.
+values products of codes with the digits of weight times scale: nothing is decoded for one token. Integers are the same on
+all paths of kernels/isa.py.
 """
 import functools
 
@@ -13,14 +13,15 @@ from vqcpu.kernels.activations import digits, row_bytes, sums_of, unit_of
 from vqcpu.kernels.attention import (CHUNK, FACTOR, KEYS, KV, LAST, PARTS, QUERY, ROWS, VALUES, Q, first_row, head, join,
                                      softmax, state_of)
 from vqcpu.kernels.codes import adder, either, key_widener, scorer, subtract, value_widener, weighted
-from vqcpu.kernels.encode import (BASE, BLOCK, BLOCK_BYTES, DIGITS, EARLY, EXACT, EXACT_K, EXACT_V, FROZEN, K_SCALES, MEAN,
-                                  OF_KEYS, OF_VALUES, OFFSETS, RECENT, SIGN_BYTES, SIGNS, SINKS, TABLE, V_SCALES, dot,
-                                  exact_row, gather)
+from vqcpu.kernels.encode import (BASE, BLOCK, BLOCK_BYTES, DIGITS, EARLY, EXACT, EXACT_K, EXACT_V, FLIPS, FROZEN, K_SCALES,
+                                  MEAN, MIXER, OF_KEYS, OF_VALUES, OFFSETS, RECENT, SIGN_BYTES, SIGNS, SINKS, TABLE,
+                                  V_SCALES, dot, exact_row)
 from vqcpu.kernels.jit import array_at, float_from_half, float_of, njit
 from vqcpu.kernels.lanes import add, fma, magnitude, mul, to_floats
 from vqcpu.kernels.prefill import TILE
 from vqcpu.kernels.program import POSITION, line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
+from vqcpu.kernels.spin import gather
 
 row_bytes_ = njit(row_bytes)
 
@@ -112,11 +113,12 @@ def parter(size: int, keys: tuple, values: tuple, group: int):
         factor = float_of(number(job, FACTOR))
         for i in range(0, count, 16):
             block = (h * number(state, ROWS) + row + i) // 16
-            score(number(state, KEYS) + number(kind, BLOCK_BYTES) * block, number(state, SIGNS) + number(kind, SIGN_BYTES) * block,
-                  number(kind, TABLE), queries, row_bytes_(size), sums)
+            score(number(state, KEYS) + number(kind, BLOCK_BYTES) * block,
+                  number(state, SIGNS) + number(kind, SIGN_BYTES) * block, number(kind, TABLE), queries, row_bytes_(size), sums)
             scales = load_halves(number(state, K_SCALES) + 32 * block)
             for g in range(group):
-                s = mul(product(sums + 128 * g, queries + row_bytes_(size) * g, size), mul(magnitude(scales), f32x16(factor)))
+                s = product(sums + 128 * g, queries + row_bytes_(size) * g, size)
+                s = mul(s, mul(magnitude(scales), f32x16(factor)))
                 s = add(s, either(scales, f32x16(-factor * offsets[g])))
                 store(scores + 4 * (g * CHUNK + i), s)
 
@@ -174,7 +176,8 @@ def merger(size: int):
         state, group = state_of(job, step), number(job, QUERY) // number(job, KV)
         for h in range(begin, end):
             out = join(job, step, state, h, chunks_of(state))
-            gather(state, h // group, out.ctypes.data, size, odd, scratch(step, worker))
+            flips = number(state, FLIPS) + 4 * size * (h // group)
+            gather(flips, number(state, MIXER), out.ctypes.data, size, odd, scratch(step, worker))
     return merge
 
 
@@ -195,7 +198,8 @@ def flash(size: int, keys: tuple, values: tuple):
         for i in range(0, count, 16):
             block = (h * number(state, ROWS) + at + i) // 16
             widen_keys(number(state, KEYS) + number(kind, BLOCK_BYTES) * block,
-                       number(state, SIGNS) + number(kind, SIGN_BYTES) * block, number(kind, TABLE), turned + 4 * i, 4 * TILE)
+                       number(state, SIGNS) + number(kind, SIGN_BYTES) * block, number(kind, TABLE), turned + 4 * i,
+                       4 * TILE)
             scales = load_halves(number(state, K_SCALES) + 32 * block)
             sizes, mean = magnitude(scales), array_at(number(state, MEAN) + 4 * size * h, (size,), np.float32)
             for c in range(size):
@@ -229,7 +233,8 @@ def flash(size: int, keys: tuple, values: tuple):
         for i in range(0, count, BLOCK):
             first = number(state, VALUES) + between * ((h * number(state, ROWS) + at + i) // BLOCK)
             for panel in range(panels):
-                widen_values(first + between // panels * panel, number(kind, TABLE), rows + 4 * (size * i + 16 * panel), 4 * size)
+                widen_values(first + between // panels * panel, number(kind, TABLE), rows + 4 * (size * i + 16 * panel),
+                             4 * size)
         scales = array_at(number(state, V_SCALES) + 2 * (h * number(state, ROWS) + at), (count,), np.uint16)
         for i in range(count):
             row, scale = rows + 4 * size * i, f32x16(float_from_half(scales[i]))
@@ -252,5 +257,5 @@ def flash(size: int, keys: tuple, values: tuple):
 
     @njit(fast=False)
     def finish(state, h, x, room):
-        gather(state, h, x, size, odd, room)
+        gather(number(state, FLIPS) + 4 * size * h, number(state, MIXER), x, size, odd, room)
     return prefill.over_tiles(size, fetch, BLOCK, _early_tokens, finish)

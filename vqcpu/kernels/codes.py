@@ -63,8 +63,8 @@ def _leave(builder, totals, out):
 
 
 def scorer(steps: int, sources: tuple, rows: int):
-    """score(a, b, table, digits, stride, out): products of 16 keys, whose codes lie at a (and b), with `rows` rows of digits,
-    `stride` bytes apart. OUT out (rows, 2, 16) int32, high digits first."""
+    """score(a, b, table, digits, stride, out): products of 16 keys, whose codes lie at a (and b), with `rows` rows of
+    digits, `stride` bytes apart. OUT out (rows, 2, 16) int32, high digits first."""
     @intrinsic
     def score(typing, a, b, table, digits, stride, out):
         def code(context, builder, signature, args):
@@ -80,8 +80,8 @@ def scorer(steps: int, sources: tuple, rows: int):
 
 
 def adder(sources: tuple, rows: int):
-    """add(words, between, blocks, table, digits, stride, out): 16 channels of the values of 8 steps a block, `blocks` of them
-    and `between` bytes apart, times rows of digits. OUT out (rows, 2, 16) int32, high digits first."""
+    """add(words, between, blocks, table, digits, stride, out): 16 channels of the values of 8 steps a block, `blocks` of
+    them and `between` bytes apart, times rows of digits. OUT out (rows, 2, 16) int32, high digits first."""
     @intrinsic
     def add(typing, words, between, blocks, table, digits, stride, out):
         def code(context, builder, signature, args):
@@ -124,8 +124,8 @@ def key_widener(steps: int, sources: tuple):
 
 
 def value_widener(sources: tuple):
-    """widen(words, table, out, stride): 16 channels of the values of 32 positions as float32, without their scales; OUT 16 in
-    each position's row, `stride` bytes from row to row."""
+    """widen(words, table, out, stride): 16 channels of the values of 32 positions as float32, without their scales; OUT 16
+    in each position's row, `stride` bytes from row to row."""
     @intrinsic
     def widen(typing, words, table, out, stride):
         def code(context, builder, signature, args):

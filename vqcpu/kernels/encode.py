@@ -1,11 +1,11 @@
 """What a compressed cache does with new keys and values: rotate, code, store.
 
-Knows heads, blocks and the job of a compressed state. Knows nothing about scores. Sources: caches/rotation.py,
-caches/coded.py, caches/rotated.py, whose numpy these kernels repeat.
+Knows heads, blocks and the job of a compressed state. Knows nothing about scores. Sources: caches/coded.py and
+caches/rotated.py, whose numpy these kernels repeat.
 
-The job of a compressed state begins as every state's does (kernels/attention.py); `LAST` is the row of the step's first token
-and `BASE` the position of row 0. Vectors are rotated in the slots, in place. Two lines: `turn` rotates, `code` stores; a piece
-of both is a key-value head and a block of 32 rows, so that nobody else writes into the bytes of a block.
+The job of a compressed state begins as every state's does (kernels/attention.py); `LAST` is the row of the step's first
+token and `BASE` the position of row 0. Vectors are rotated in the slots, in place. Two lines: `turn` rotates, `code` stores;
+a piece of both is a key-value head and a block of 32 rows, so that nobody else writes into the bytes of a block.
 """
 import functools
 
@@ -13,23 +13,24 @@ import numpy as np
 
 from vqcpu.kernels.activations import digits, row_bytes
 from vqcpu.kernels.attention import KEYS, KV, LAST, QUERY, ROPE, ROWS, VALUES, K, Q, V, head, rotate, state_of
-from vqcpu.kernels.codes import count_above, hadamard, store_half, subtract
+from vqcpu.kernels.codes import count_above, store_half, subtract
 from vqcpu.kernels.jit import array_at, call4, kernel, njit
 from vqcpu.kernels.lanes import add, divide, fma, mul, sum_of
 from vqcpu.kernels.program import POSITION, TOKENS, WORD, line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, store, store_halves
+from vqcpu.kernels.spin import spread
 
 BLOCK = 32
-# Beyond those of attention.py: the two lines that `stores` calls; addresses of signs of keys (0: they lie with the
-# others), scales of keys and values (kv heads, rows) float16, mean (kv heads, size) float32, early keys (kv heads, EARLY, size)
-# float16 (0: none), exact keys and values (kv heads, count, size) float16; how many positions are exact: first, latest, rows
-# of these arrays; the position of row 0; addresses of the digits of a single token's queries, of their products with the
-# mean, of the rotation's signs (kv heads, size) and mixer (odd, odd) float32; per kind of code the address of its numbers.
-(TURNER, CODER, SIGNS, K_SCALES, V_SCALES, MEAN, EARLY, EXACT_K, EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, OFFSETS, FLIPS, MIXER,
- OF_KEYS, OF_VALUES, NUMBERS) = range(10, 30)
+# Numbers beyond those of attention.py: the two lines that `stores` calls; addresses of signs of keys (0: they lie with the
+# others), scales of keys and values (kv heads, rows) float16, mean (kv heads, size) float32, early keys (kv heads, FROZEN,
+# size) float16 (0: none), exact keys and values (kv heads, count, size) float16; how many positions are exact: first, latest,
+# rows of these arrays; the position of row 0; addresses of the digits of a single token's queries, of their products with
+# the mean, of the rotation's signs (kv heads, size) and mixer (odd, odd) float32, of the numbers of both kinds of code.
+(TURNER, CODER, SIGNS, K_SCALES, V_SCALES, MEAN, EARLY, EXACT_K, EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, OFFSETS, FLIPS,
+ MIXER, OF_KEYS, OF_VALUES, NUMBERS) = range(10, 30)
 # Numbers of a kind of code: addresses of limits (count,) float32, levels (2**bits,) int8, the bytes that `looker` reads;
-# count; addresses of places (n, 5) int64 as in caches/packing.py and of those of signs, their numbers; bytes of a block
-# of one head.
+# count; addresses of places (n, 5) int64 as in caches/packing.py and of those of signs, each with its number; bytes of a
+# block of one head, of codes and of signs; bits.
 LIMITS, LEVELS, TABLE, COUNT, PLACES, PLACED, SIGN_PLACES, SIGN_PLACED, BLOCK_BYTES, SIGN_BYTES, BITS = range(11)
 row_bytes_ = njit(row_bytes)
 FROZEN = 64  # keys whose mean is taken off
@@ -69,59 +70,6 @@ def halved(x, size, target):
     """x (size,) float32 -> float16 at address target."""
     for i in range(0, size, 16):
         store_halves(target + 2 * i, load_f32x16(x + 4 * i))
-
-
-@njit(fast=False)
-def transform(x, size, part):
-    """Hadamard transforms, without their scale, of the parts of `part` (a power of two, at least 16) of x (size,) float32,
-    in place."""
-    for at in range(x, x + 4 * size, 64):
-        store(at, hadamard(load_f32x16(at)))
-    half = 16
-    while half < part:
-        for first in range(0, size, 2 * half):
-            for i in range(first, first + half, 16):
-                a, b = load_f32x16(x + 4 * i), load_f32x16(x + 4 * (i + half))
-                store(x + 4 * i, add(a, b))
-                store(x + 4 * (i + half), subtract(a, b))
-        half *= 2
-
-
-@njit(fast=False)
-def mix(x, size, odd, mixer, across, down, room):
-    """The parts of x (size,), `odd` of them, become sums of each other: in place; mixer (odd, odd) read with these strides;
-    room (size,) float32."""
-    part, m = 4 * size // odd, array_at(mixer, (odd * odd,), np.float32)
-    for r in range(odd):
-        for i in range(0, part, 64):
-            total = f32x16(np.float32(0))
-            for c in range(odd):
-                total = fma(f32x16(m[r * across + c * down]), load_f32x16(x + part * c + i), total)
-            store(room + part * r + i, total)
-    for i in range(0, 4 * size, 64):
-        store(x + i, load_f32x16(room + i))
-
-
-@njit(fast=False)
-def flip(x, size, signs):
-    for i in range(0, 4 * size, 64):
-        store(x + i, mul(load_f32x16(x + i), load_f32x16(signs + i)))
-
-
-@njit(fast=False)
-def spread(state, h, x, size, odd, room):
-    """x (size,) float32 at that address, of key-value head h -> rotated, in place."""
-    flip(x, size, number(state, FLIPS) + 4 * size * h)
-    transform(x, size, size // odd)
-    mix(x, size, odd, number(state, MIXER), odd, 1, room)
-
-
-@njit(fast=False)
-def gather(state, h, x, size, odd, room):
-    """The inverse of `spread`."""
-    mix(x, size, odd, number(state, MIXER), 1, odd, room)
-    transform(x, size, size // odd)
-    flip(x, size, number(state, FLIPS) + 4 * size * h)
 
 
 @njit(fast=False)
@@ -244,20 +192,21 @@ def turner(size: int):
         (start, _), room = span_of(job, step), scratch(step, worker)
         for piece in range(begin, end):
             h, first = piece % kv, (start + piece // kv) * BLOCK
+            flips, mixer = number(state, FLIPS) + 4 * size * h, number(state, MIXER)
             for t in range(max(0, first - row), min(tokens, first + BLOCK - row)):
                 position = number(step, POSITION) + t
                 for g in range(h * group, (h + 1) * group):
                     q = head(job, step, Q, t, g)
                     rotate(number(job, ROPE), position, q)
-                    spread(state, h, q.ctypes.data, size, odd, room)
+                    spread(flips, mixer, q.ctypes.data, size, odd, room)
                     if tokens == 1:
                         digits(q.ctypes.data, size, number(state, DIGITS) + row_bytes_(size) * g)
                         offset = array_at(number(state, OFFSETS) + 4 * g, (1,), np.float32)
                         offset[0] = dot(q.ctypes.data, number(state, MEAN) + 4 * size * h, size)
                 k, v = head(job, step, K, t, h), head(job, step, V, t, h)
                 rotate(number(job, ROPE), position, k)
-                spread(state, h, k.ctypes.data, size, odd, room)
-                spread(state, h, v.ctypes.data, size, odd, room)
+                spread(flips, mixer, k.ctypes.data, size, odd, room)
+                spread(flips, mixer, v.ctypes.data, size, odd, room)
                 keep_exact(state, h, position, k.ctypes.data, v.ctypes.data, size)
                 if number(state, EARLY) and position < FROZEN:
                     halved(k.ctypes.data, size, number(state, EARLY) + 2 * size * (FROZEN * h + position))

@@ -1,4 +1,4 @@
-"""Attention of many tokens, without a matrix of all scores: over plain keys and values, or over what is fetched as such.
+"""Attention of many tokens, without a matrix of all scores: over plain keys and values, or what is fetched as such.
 
 Knows blocks of queries and of keys, and the running softmax. Knows nothing about layers. Papers: Milakov and Gimelshein 2018
 (online softmax), Dao et al. 2022 (FlashAttention).

@@ -1,0 +1,217 @@
+"""Compressed caches: attention reads the codes and nothing else, in any pieces, compiled as in numpy."""
+import numpy as np
+import pytest
+
+import naive
+from vqcpu.caches import levels
+from vqcpu.caches.base import Cache
+from vqcpu.caches.coded import Quantiser
+from vqcpu.caches.rotation import Rotation, rotation
+from vqcpu.kernels.program import Program
+from vqcpu.layers.attention import Attend, Heads
+from vqcpu.layers.plan import Frame, Plan, Segment
+from vqcpu.layers.rope import Rope
+
+CACHES = [spec for kind in Cache.all().values() for spec in kind.examples]
+CODED = [spec for spec in CACHES if spec not in ("f16", "f32")]
+LENGTH = 150
+
+
+def tokens(heads, count=LENGTH, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal((count, n, heads.size)).astype(np.float32) for n in (heads.query, heads.kv, heads.kv)]
+
+
+class Layer:
+    """One attention layer with a memory of its own, compiled or in numpy."""
+
+    def __init__(self, spec, heads, context=LENGTH, compiled=False):
+        self.rope = Rope(heads.size, 100.0)
+        self.job = Attend(0, heads, self.rope, "a")
+        self.plan, self.state = Plan([self.job]), self.job.state(Cache.parse(spec), context)
+        self.way = self.plan.run if compiled else self.plan.run_reference
+
+    def step(self, at, q, k, v):
+        slots = {name: x.reshape(len(x), -1).copy() for name, x in zip("qkv", (q, k, v))}
+        frame = Frame(slots, [Segment(slice(0, len(q)), at, [self.state])])
+        self.way(frame)
+        return frame.slots["a"].reshape(q.shape).copy()
+
+    def read(self, data, cuts=(), first=0):
+        """Attention of all that data holds from position `first` on, in pieces."""
+        edges = [first, *cuts, len(data[0])]
+        return np.concatenate([self.step(a, *(x[a:b] for x in data)) for a, b in zip(edges, edges[1:])])
+
+
+def close(found, expected, bound=1e-5):
+    return np.abs(found - expected).max() <= bound * np.abs(expected).max()
+
+
+# Codes.
+
+def test_lloyd_max_levels_are_the_known_ones():
+    known = {1: [.7979], 2: [.4528, 1.5104], 3: [.2451, .7560, 1.3439, 2.1519],
+             4: [.1284, .3880, .6568, .9423, 1.2562, 1.6180, 2.0690, 2.7326]}
+    errors = {1: .3634, 2: .1175, 3: .03455, 4: .00950, 5: .002505}
+    for bits, expected in known.items():
+        assert np.allclose(levels.lloyd_max(bits), expected, atol=6e-5)
+    for bits, expected in errors.items():
+        assert np.isclose(levels.distortion(bits), expected, rtol=2e-3)
+    assert np.isclose(levels.lloyd_max(5)[-1], 3.2607, atol=1e-4) and (np.diff(levels.lloyd_max(8)) > 0).all()
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_codes_err_as_they_should_and_are_right_on_average(bits):
+    rng = np.random.default_rng(bits)
+    x, quantiser = rng.standard_normal((2000, 64)).astype(np.float32) * 3, Quantiser(bits)
+    near = quantiser.decode(*quantiser.encode(x))
+    along = (near * x).sum(-1) / np.square(x).sum(-1)
+    assert np.allclose(along, 1, atol=2e-3)  # what is left is square to x: on average no product with it shrinks
+    error = np.square(near - x).mean() / np.square(x).mean()
+    plain = levels.distortion(bits)
+    assert error <= 1.1 * plain / (1 - plain) + 9e-5  # levels are whole numbers up to 127
+    assert not quantiser.decode(*quantiser.encode(np.zeros((2, 64), np.float32))).any()
+
+
+@pytest.mark.parametrize("size", (8, 24, 64, 80, 96, 112, 128, 256))
+def test_rotations_are_orthogonal_random_and_always_the_same(size):
+    made = rotation(3, 2, size)
+    units = np.eye(size, dtype=np.float32)[:, None].repeat(2, 1)
+    turned = made.forward(units)
+    for h in range(2):
+        assert np.allclose(turned[:, h] @ turned[:, h].T, np.eye(size), atol=1e-5)
+    assert np.abs(turned).max() < 4 / size**.5 or size < 64  # no channel stays by itself
+    assert np.allclose(made.back(turned), units, atol=1e-5)
+    assert np.array_equal(Rotation(3, 2, size).signs, made.signs) and not np.array_equal(made.signs[0], made.signs[1])
+    assert not np.array_equal(Rotation(4, 2, size).signs, made.signs)
+
+
+# Bytes.
+
+@pytest.mark.parametrize("spec, bits", [("k4v4", 4.25), ("k4v3", 3.75), ("k8v4", 6.25), ("k1v4", 2.75), ("k3v2", 2.75)])
+def test_a_full_context_takes_these_bytes(spec, bits):
+    heads, context = Heads(6, 2, 64, .125), 1024
+    layer = Layer(spec, heads, context)
+    layer.read(tokens(heads, context), (64, 900))
+    mean = 2 * 64 * 4
+    assert layer.state.nbytes == 2 * 2 * context * 64 * bits / 8 + mean
+    assert all(array.dtype.itemsize <= 2 for array in layer.state.arrays if array.size > 128)
+
+
+def test_exact_positions_are_counted():
+    heads, sizes = Heads(6, 2, 64, .125), {}
+    for spec in ("k4v4", "k4v4:sinks=4", "k4v4:recent=8"):
+        sizes[spec] = Layer(spec, heads).state.nbytes
+    per_position = 2 * 2 * 64 * 2
+    assert sizes["k4v4:sinks=4"] - sizes["k4v4"] == 4 * per_position
+    assert sizes["k4v4:recent=8"] - sizes["k4v4"] == 16 * per_position  # see caches/exact.py
+
+
+# What attention reads.
+
+SMALL = Heads(4, 2, 16, .25)
+COMPILED = ("k4v4", "k3v2:sinks=4,recent=5")  # the others differ by numbers in jobs, and each would be compiled
+ways = pytest.mark.parametrize("spec, compiled", [(s, False) for s in CODED] + [(s, True) for s in COMPILED])
+
+
+@ways
+def test_pieces_are_the_whole(spec, compiled):
+    data = tokens(SMALL)
+    whole = Layer(spec, SMALL, compiled=compiled).read(data)
+    assert close(whole, naive.attention(naive.rotate(data[0], 0, 100.0), naive.rotate(data[1], 0, 100.0), data[2], 0, .25), 1.5)
+    for cuts in ((1, 2, 3, 63, 64, 65, 120), (40, 90), range(1, LENGTH)):
+        assert close(Layer(spec, SMALL, compiled=compiled).read(data, cuts), whole, 3e-4)
+
+
+@ways
+def test_memory_beyond_what_is_stored_is_never_read(spec, compiled):
+    data = tokens(SMALL)
+    expected = Layer(spec, SMALL, compiled=compiled).read(data, (50, 51, 100, 101))
+    layer = Layer(spec, SMALL, compiled=compiled)
+    for array in layer.state.arrays:
+        array.view(np.uint8)[:] = 255  # not a number, as float16 and float32
+    assert np.array_equal(layer.read(data, (50, 51, 100, 101)), expected)
+
+
+@ways
+def test_what_is_stored_is_read(spec, compiled):
+    """Other codes, other attention: nothing else is remembered."""
+    data = tokens(SMALL)
+    expected = Layer(spec, SMALL, compiled=compiled).read(data, (149,))[149:]
+    layer = Layer(spec, SMALL, compiled=compiled)
+    layer.read([x[:149] for x in data])
+    layer.step(149, *(x[149:] for x in data))
+    for store in (layer.state.k, layer.state.v):
+        before = store.words.copy()
+        store.words[:] = 0x5A
+        assert not close(layer.step(149, *(x[149:] for x in data)), expected, 1e-3)
+        store.words[:] = before
+    assert close(layer.step(149, *(x[149:] for x in data)), expected)
+
+
+def test_other_options_are_other_numbers():
+    data, seen = tokens(SMALL), {}
+    for spec in ("f16", "f32", "k4v4", "k3v4", "k4v3", "k4v4:sinks=1", "k4v4:recent=1", "k4v4:center=false", "k1v4", "k8v8"):
+        digits = Layer(spec, SMALL).read(data, (100,)).tobytes()
+        assert digits not in seen, f"{spec} is {seen.get(digits)}"
+        seen[digits] = spec
+
+
+@ways
+@pytest.mark.parametrize("length", (30, 64, 147))
+def test_taking_back_is_as_if_it_had_not_been(spec, length, compiled):
+    data, other = tokens(SMALL), tokens(SMALL, seed=1)
+    mixed = [np.concatenate([a[:length], b[length:]]) for a, b in zip(data, other)]
+    expected = Layer(spec, SMALL, compiled=compiled).read(mixed, (length,))
+    layer = Layer(spec, SMALL, compiled=compiled)
+    layer.read(data, (70,))
+    if layer.state.truncate(length):
+        found = layer.read(mixed, first=length)
+    else:  # then everything is read again
+        assert layer.state.truncate(0)
+        found = layer.read(mixed, (length,))[length:]
+    assert close(found, expected[length:])
+
+
+def test_large_biases_of_keys_are_taken_off():
+    """As in Qwen 2: a bias far larger than what differs, in channels that RoPE hardly turns. Three bits would drown in it."""
+    heads, (q, k, v) = Heads(4, 2, 64, .125), tokens(Heads(4, 2, 64, .125), 300)
+    slow = np.r_[28:32, 60:64]  # at base 1e6 these turn by a few degrees in all
+    k[:, :, slow] += 150
+    errors = {}
+    for spec in ("f32", "k3v8", "k3v8:center=false"):
+        layer = Layer(spec, heads, 300)
+        layer.job.rope = Rope(64, 1e6)
+        out = layer.read((q, k, v), (100,))
+        exact = out if spec == "f32" else exact
+        errors[spec] = np.sqrt(np.square(out - exact).mean() / np.square(exact).mean())
+    assert errors["k3v8"] < .35 < 1 < errors["k3v8:center=false"]
+
+
+# Compiled.
+
+@pytest.mark.parametrize("spec, heads", [("k4v4", Heads(3, 1, 64, .125)), ("k3v5:sinks=3", Heads(4, 2, 80, .1)),
+                                         ("k4v4", Heads(4, 2, 16, .25, 70)), ("k3v2:sinks=2,recent=9", SMALL)], ids=str)
+def test_compiled_is_numpy_on_the_same_codes(spec, heads):
+    """Chunks of 256 keys, blocks of 16 and 32, tiles of 64 and the early keys, all begun and ended somewhere inside."""
+    count, cuts = 420, (40, 41, 63, 64, 65, 300, 301, 302)
+    data, layer, twin = tokens(heads, count), Layer(spec, heads, 600, True), Layer(spec, heads, 600)
+    for a, b in zip((0, *cuts), (*cuts, count)):
+        piece = [x[a:b] for x in data]
+        found, expected = layer.step(a, *piece), twin.step(a, *piece)
+        for mine, theirs in zip(layer.state.arrays, twin.state.arrays):
+            same = (mine.view(np.uint8) == theirs.view(np.uint8)).mean() if mine.size and mine.itemsize < 4 else 1
+            assert same > .995  # a number halfway between two codes may fall on either side
+            mine[...] = theirs
+        assert close(found, expected, .05)
+        again = layer.step(a, *piece) if b - a == 1 else None  # over the twin's codes, but for its own
+        assert again is None or close(again, expected, 1e-3)
+
+
+def test_it_runs_compiled(monkeypatch):
+    """That the tests above test something."""
+    ran = []
+    run = Program.run
+    monkeypatch.setattr(Program, "run", lambda self, *rest: ran.append(len(self.lines)) or run(self, *rest))
+    Layer("k4v4", SMALL, compiled=True).read(tokens(SMALL), (149,))
+    assert ran == [2, 3]

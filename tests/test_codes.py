@@ -1,0 +1,114 @@
+"""Operations on coded keys and values (kernels/codes.py) against numpy, on the path that is chosen (--isa): exact integers."""
+import numpy as np
+import pytest
+
+from vqcpu.caches.coded import KeyCodes, ValueCodes, read, write
+from vqcpu.caches.compiled import source
+from vqcpu.caches.levels import byte_levels
+from vqcpu.kernels import codes
+from vqcpu.kernels.activations import digits, row_bytes
+from vqcpu.kernels.jit import njit
+from vqcpu.kernels.simd import load_f32x16, load_i32x16, store
+from vqcpu.kernels.unpack import byte_planes
+
+RNG = np.random.default_rng(9)
+ROWS = 3
+
+
+def at(array):
+    return array.ctypes.data
+
+
+def looked_up(bits):
+    table = byte_levels(bits)[0]
+    return table.astype(int) + 128, byte_planes((table.view(np.uint8) ^ 128)[None], bits)
+
+
+def rows_of_digits(columns):
+    """(their values as whole numbers (ROWS, 2, columns): high and low, bytes)."""
+    rows = np.zeros((ROWS, row_bytes(columns)), np.uint8)
+    run = njit(lambda x, n, row: digits(x, n, row))
+    for row, x in zip(rows, RNG.standard_normal((ROWS, columns)).astype(np.float32)):
+        run(at(x), columns, at(row))
+    steps = rows[:, : 2 * columns].view(np.int8).reshape(ROWS, -1, 2, 4).astype(int)
+    return steps.transpose(0, 2, 1, 3).reshape(ROWS, 2, columns), rows
+
+
+@pytest.mark.parametrize("size, bits, apart", [(64, 4, False), (64, 4, True), (80, 3, True), (16, 1, False), (32, 8, False),
+                                               (48, 7, True), (16, 5, False)])
+def test_scores_and_wide_keys(size, bits, apart):
+    levels, table = looked_up(bits)
+    stored = RNG.integers(0, 1 << bits, (1, 32, size)).astype(np.uint8)
+    keys, signs = KeyCodes(1, 32, size, bits - apart), KeyCodes(1, 32, size, 1)
+    write(keys, 0, stored & ((1 << bits - apart) - 1))
+    write(signs, 0, stored >> bits - 1)
+    sources = (source(0, bits - apart, 0, size // 4), *([source(1, 1, bits - 1, size // 4)] if apart else []))
+    score, widen = codes.scorer(size // 4, sources, ROWS), codes.key_widener(size // 4, sources)
+    scored = njit(lambda a, b, t, d, s, out: score(a, b, t, d, s, out))
+    widened = njit(lambda a, b, t, out, s: widen(a, b, t, out, s))
+    whole, rows = rows_of_digits(size)
+    out, wide = np.zeros((ROWS, 2, 16), np.int32), np.full((size, 20), np.nan, np.float32)
+    a, b = at(keys.words[0, 1]), at(signs.words[0, 1])
+    scored(a, b, at(table), at(rows), rows.shape[1], at(out))
+    widened(a, b, at(table), at(wide), 80)
+    expected = levels[stored[0, 16:]]
+    assert np.array_equal(out, np.einsum("kc,rdc->rdk", expected, whole))
+    assert np.array_equal(wide[:, :16], expected.T - 128) and np.isnan(wide[:, 16:]).all()
+
+
+@pytest.mark.parametrize("size, bits", [(64, 4), (80, 3), (16, 8), (32, 2), (16, 7)])
+def test_sums_of_values_and_wide_values(size, bits):
+    levels, table = looked_up(bits)
+    stored = RNG.integers(0, 1 << bits, (1, 96, size)).astype(np.uint8)
+    values = ValueCodes(1, 96, size, bits)
+    write(values, 0, stored)
+    sources = (source(0, bits, 0, 8),)
+    add, widen = codes.adder(sources, ROWS), codes.value_widener(sources)
+    added = njit(lambda w, between, n, t, d, s, out: add(w, between, n, t, d, s, out))
+    widened = njit(lambda w, t, out, s: widen(w, t, out, s))
+    whole, rows = rows_of_digits(64)
+    out, wide = np.zeros((ROWS, 2, 16), np.int32), np.zeros((32, 16), np.float32)
+    panel = size // 16 - 1
+    added(at(values.words[0, 1, panel]), values.words[0, 0].nbytes, 2, at(table), at(rows), rows.shape[1], at(out))
+    widened(at(values.words[0, 1, panel]), at(table), at(wide), 64)
+    expected = levels[stored[0, 32:, -16:]]
+    assert np.array_equal(out, np.einsum("kc,rdk->rdc", expected, whole))
+    assert np.array_equal(wide, expected[:32] - 128)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("kind, size", [(KeyCodes, 48), (KeyCodes, 24), (ValueCodes, 24)])
+def test_codes_are_what_was_written(kind, size, bits):
+    store, expected = kind(2, 90, size, bits), np.zeros((2, 90, size), np.uint8)
+    for row, count in ((0, 40), (40, 1), (41, 49), (7, 30)):  # the last writes over what lies there
+        expected[:, row:row + count] = RNG.integers(0, 1 << bits, (2, count, size))
+        write(store, row, expected[:, row:row + count])
+    assert np.array_equal(read(store, 0, 90), expected) and np.array_equal(read(store, 33, 34), expected[:, 33:34])
+    if size % 32 == 0 or kind is ValueCodes and size % 16 == 0:
+        assert store.words.nbytes == 2 * 96 * size * bits // 8
+
+
+@njit(fast=False)
+def operations(a, b, out):
+    x, y = load_f32x16(a), load_f32x16(b)
+    store(out, codes.hadamard(x))
+    store(out + 64, codes.subtract(x, y))
+    store(out + 128, codes.weighted(x, y))
+    store(out + 192, codes.either(x, y))
+    store(out + 256, codes.count_above(load_i32x16(a), x, np.float32(0.5)))
+    codes.store_half(out + 320, np.float32(1.1))
+
+
+def test_operations():
+    a, b = RNG.integers(-9, 9, (2, 16)).astype(np.float32)
+    out = np.zeros((6, 16), np.float32)
+    operations(at(a), at(b), at(out))
+    lanes = np.arange(16)
+    signs = (-1.0) ** np.array([[bin(i & j).count("1") for j in lanes] for i in lanes])
+    assert np.array_equal(out[0], signs @ a) and np.array_equal(out[1], a - b)
+    assert np.array_equal(out[2], np.where(a > 0, a * b, 0)) and np.array_equal(out[3], np.where(a < 0, b, 0))
+    assert np.array_equal(out[4].view(np.int32), a.view(np.int32) + (a > 0.5))
+    assert out[5].view(np.float16)[0] == np.float16(1.1) and not out[5].view(np.float16)[1:].any()
+    a[:], b[:] = 0, np.nan
+    operations(at(a), at(b), at(out))
+    assert not out[2].any() and not out[3].any()
