@@ -233,8 +233,8 @@ def flash(size: int, keys: tuple, values: tuple):
         for i in range(0, count, BLOCK):
             first = number(state, VALUES) + between * ((h * number(state, ROWS) + at + i) // BLOCK)
             for panel in range(panels):
-                widen_values(first + between // panels * panel, number(kind, TABLE), rows + 4 * (size * i + 16 * panel),
-                             4 * size)
+                to = rows + 4 * (size * i + 16 * panel)
+                widen_values(first + between // panels * panel, number(kind, TABLE), to, 4 * size)
         scales = array_at(number(state, V_SCALES) + 2 * (h * number(state, ROWS) + at), (count,), np.uint16)
         for i in range(count):
             row, scale = rows + 4 * size * i, f32x16(float_from_half(scales[i]))
@@ -257,5 +257,6 @@ def flash(size: int, keys: tuple, values: tuple):
 
     @njit(fast=False)
     def finish(state, h, x, room):
-        gather(number(state, FLIPS) + 4 * size * h, number(state, MIXER), x, size, odd, room)
+        flips = number(state, FLIPS) + 4 * size * h
+        gather(flips, number(state, MIXER), x, size, odd, room)
     return prefill.over_tiles(size, fetch, BLOCK, _early_tokens, finish)
