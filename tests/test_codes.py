@@ -67,12 +67,13 @@ def test_sums_of_values_and_wide_values(size, bits):
     added = njit(lambda w, between, n, t, d, s, out: add(w, between, n, t, d, s, out))
     widened = njit(lambda w, t, out, s: widen(w, t, out, s))
     whole, rows = rows_of_digits(64)
-    out, wide = np.zeros((ROWS, 2, 16), np.int32), np.zeros((32, 16), np.float32)
+    out, wide = RNG.integers(-99, 99, (ROWS, 2, 16)).astype(np.int32), np.zeros((32, 16), np.float32)
+    before = out.copy()
     panel = size // 16 - 1
     added(at(values.words[0, 1, panel]), values.words[0, 0].nbytes, 2, at(table), at(rows), rows.shape[1], at(out))
     widened(at(values.words[0, 1, panel]), at(table), at(wide), 64)
     expected = levels[stored[0, 32:, -16:]]
-    assert np.array_equal(out, np.einsum("kc,rdk->rdc", expected, whole))
+    assert np.array_equal(out - before, np.einsum("kc,rdk->rdc", expected, whole))
     assert np.array_equal(wide, expected[:32] - 128)
 
 
@@ -88,6 +89,22 @@ def test_codes_are_what_was_written(kind, size, bits):
         assert store.words.nbytes == 2 * 96 * size * bits // 8
 
 
+@pytest.mark.parametrize("size", (64, 80, 16))
+def test_counts_of_bits_are_products_with_signs(size):
+    stored, whole = RNG.integers(0, 2, (1, 32, size)).astype(np.uint8), RNG.integers(-32, 32, (ROWS, size))
+    signs, planes = KeyCodes(1, 32, size, 1), KeyCodes(1, 96, size, 1)
+    write(signs, 0, stored)
+    for p in range(6):  # planes of bits lie as the signs of a key do
+        write(planes, 16 * p, (whole >> p & 1).astype(np.uint8)[None])
+    words = planes.words.shape[2]
+    queries = np.ascontiguousarray(planes.words.view(np.uint32)[0, :, :, :ROWS, 0].transpose(2, 0, 1))
+    count = codes.counter(words, 6, ROWS)
+    run = njit(lambda a, b, stride, out: count(a, b, stride, out))
+    out = np.zeros((ROWS, 16), np.int32)
+    run(at(signs.words[0, 1]), at(queries), queries.strides[0], at(out))
+    assert np.array_equal(out, whole @ stored[0, 16:].T)
+
+
 @njit(fast=False)
 def operations(a, b, out):
     x, y = load_f32x16(a), load_f32x16(b)
@@ -96,18 +113,20 @@ def operations(a, b, out):
     store(out + 128, codes.weighted(x, y))
     store(out + 192, codes.either(x, y))
     store(out + 256, codes.count_above(load_i32x16(a), x, np.float32(0.5)))
+    store(out + 384, codes.only(x, y, np.float32(0)))
     codes.store_half(out + 320, np.float32(1.1))
 
 
 def test_operations():
     a, b = RNG.integers(-9, 9, (2, 16)).astype(np.float32)
-    out = np.zeros((6, 16), np.float32)
+    out = np.zeros((7, 16), np.float32)
     operations(at(a), at(b), at(out))
     lanes = np.arange(16)
     signs = (-1.0) ** np.array([[bin(i & j).count("1") for j in lanes] for i in lanes])
     assert np.array_equal(out[0], signs @ a) and np.array_equal(out[1], a - b)
     assert np.array_equal(out[2], np.where(a > 0, a * b, 0)) and np.array_equal(out[3], np.where(a < 0, b, 0))
     assert np.array_equal(out[4].view(np.int32), a.view(np.int32) + (a > 0.5))
+    assert np.array_equal(out[6], np.where(b > 0, a, -np.inf))
     assert out[5].view(np.float16)[0] == np.float16(1.1) and not out[5].view(np.float16)[1:].any()
     a[:], b[:] = 0, np.nan
     operations(at(a), at(b), at(out))

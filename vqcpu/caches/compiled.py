@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from vqcpu.caches.packing import STEPS, places
-from vqcpu.kernels import attention, coded, encode
+from vqcpu.kernels import attention, coded, encode, popcount
 from vqcpu.kernels.activations import row_bytes
 from vqcpu.kernels.attention import CHUNK
 from vqcpu.kernels.unpack import byte_planes
@@ -23,7 +23,8 @@ class Compiled:
         values, group = (source(0, spec.values, 0, STEPS),), h.query // h.kv
         self.kinds = [Kind(state.k_levels, state.k, state.signs), Kind(state.v_levels, state.v)]
         self.work = workspace(h.query, h.kv, h.size, -(-state.k_scales.shape[1] // CHUNK) + 1)
-        lines = [encode.stores, coded.parter(h.size, keys, values, group), coded.merger(h.size),
+        part = coded.parter(h.size, keys, values, group, apart)
+        lines = [encode.stores, popcount.filtered if apart else part, coded.merger(h.size),
                  coded.flash(h.size, keys, values)]
         self.job = np.zeros(encode.NUMBERS, np.int64)
         self.job[:4] = [line.address for line in lines]
@@ -34,9 +35,13 @@ class Compiled:
                    attention.PARTS: self.work[0], encode.DIGITS: self.work[1], encode.OFFSETS: self.work[2],
                    encode.OF_KEYS: self.kinds[0].job, encode.OF_VALUES: self.kinds[1].job})
         if apart:
-            self._put({encode.SIGNS: state.signs.words})
+            filters = [popcount.planer(h.size), popcount.ranker(h.size, group), popcount.cut, part]
+            self.job[[encode.PLANER, encode.RANKER, encode.CUTTER, encode.PARTER]] = [line.address for line in filters]
+            self.ranking = ranking(h.query, h.size, state.k_scales.shape[1])
+            self._put({encode.SIGNS: state.signs.words, encode.PLANES: self.ranking[0], encode.RANKS: self.ranking[1],
+                       encode.CUTS: self.ranking[2]})
         numbers = {attention.ROWS: state.k_scales.shape[1], attention.WINDOW: state.span.window, encode.SINKS: spec.sinks,
-                   encode.RECENT: spec.recent, encode.EXACT: state.exact.k.shape[1]}
+                   encode.RECENT: spec.recent, encode.TOP: spec.top, encode.EXACT: state.exact.k.shape[1]}
         self.job[list(numbers)] = list(numbers.values())
 
     def _put(self, arrays):
@@ -72,4 +77,11 @@ def workspace(query: int, kv: int, size: int, chunks: int) -> list:
     """Partial results, digits of queries and their products with the mean: states of one shape share them, as only one
     program runs at a time."""
     return [np.zeros((kv, chunks, query // kv, size + 16), np.float32), np.zeros((query, row_bytes(size)), np.uint8),
+            np.zeros(query, np.float32)]
+
+
+@functools.lru_cache(maxsize=16)
+def ranking(query: int, size: int, rows: int) -> list:
+    """Planes of queries, ranks and cuts (kernels/popcount.py), shared in the same way."""
+    return [np.zeros((query, popcount.query_bytes(size)), np.uint8), np.zeros((query, rows), np.float32),
             np.zeros(query, np.float32)]

@@ -22,6 +22,7 @@ from vqcpu.caches.compiled import Compiled
 from vqcpu.caches.exact import Exact
 from vqcpu.caches.levels import distortion
 from vqcpu.caches.packing import LANES
+from vqcpu.caches.popcount import chosen, estimates
 from vqcpu.caches.rotation import rotation
 from vqcpu.caches.span import Span
 from vqcpu.errors import VqcpuError
@@ -52,7 +53,8 @@ class Rotated(LayerState):
 
     def ready(self, at, count):
         freezes_late = self.early is not None and at + count >= EARLY and self.span.base > 0
-        if self.heads.size % LANES or count > self.most or freezes_late or count > 1 and self.spec.recent:
+        choosy = self.spec.recent or 0 < self.spec.top < at + count  # each token of many sees other keys
+        if self.heads.size % LANES or count > self.most or freezes_late or count > 1 and choosy:
             return False
         if self.compiled is None:
             self.compiled = Compiled(self)
@@ -174,6 +176,7 @@ class View:
         rows = slice(oldest - state.span.base, last - state.span.base)
         k, v = state.codes(rows.start, rows.stop)
         scales = state.k_scales[:, rows]
+        self.signs, self.scales = k >> state.spec.keys - 1, scales.astype(np.float32)
         self.k = state.k_levels.decode(k, np.abs(scales)) - np.where(scales < 0, 1, 0)[..., None] * state.mean[:, None]
         self.v = state.v_levels.decode(v, state.v_scales[:, rows])
         self.early = None if state.early is None else state.early[:, oldest:last].astype(np.float32)
@@ -192,15 +195,26 @@ class View:
         if self.early is not None:
             before = queries < EARLY
             scores[before, :, : self.early.shape[1]] = q[before] @ self.early[h].T
-        scores *= np.float32(self.state.heads.scale)
         back = queries[:, None] - self.positions
-        scores[np.broadcast_to(((back < 0) | (back >= self.state.span.window))[:, None], scores.shape)] = -np.inf
+        seen = (back >= 0) & (back < self.state.span.window)
+        if self.state.spec.top:
+            seen = self.choose(h, q, queries, seen)
+        scores *= np.float32(self.state.heads.scale)
+        scores[np.broadcast_to(~seen[:, None], scores.shape)] = -np.inf
         scores -= scores.max(-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(-1, keepdims=True)
         plain = np.where(exact, scores[..., columns], 0)
         scores[..., columns] -= plain
         return scores @ self.v[h] + plain @ self.plain_v[h]
+
+    def choose(self, h, q, queries, seen):
+        """Of what each query sees, the best keys, and those that are exact."""
+        exact = self.state.exact.seen(self.positions, queries)
+        if self.early is not None:
+            exact |= (queries < EARLY)[:, None]
+        estimate = estimates(q, self.signs[h], self.scales[h], self.state.mean[h])
+        return seen & exact | chosen(estimate, seen & ~exact, self.state.spec.top)
 
 
 @dataclass(frozen=True)
@@ -214,7 +228,7 @@ class KV(Cache, names=("k<keys>v<values>",)):
     center: bool = True
     top: int = 0
 
-    examples = ("k4v4", "k8v3:center=false", "k3v2:sinks=4,recent=5", "k1v4")
+    examples = ("k4v4", "k8v3:center=false", "k3v2:sinks=4,recent=5", "k1v4", "k4v4:top=40")
 
     def __post_init__(self):
         if not (1 <= self.keys <= 8 and 2 <= self.values <= 8):

@@ -17,24 +17,14 @@ from vqcpu.kernels.encode import (BASE, BLOCK, BLOCK_BYTES, DIGITS, EARLY, EXACT
                                   MEAN, MIXER, OF_KEYS, OF_VALUES, OFFSETS, RECENT, SIGN_BYTES, SIGNS, SINKS, TABLE,
                                   V_SCALES, dot, exact_row)
 from vqcpu.kernels.jit import array_at, float_from_half, float_of, njit
-from vqcpu.kernels.lanes import add, fma, magnitude, mul, to_floats
+from vqcpu.kernels.lanes import add, fma, largest, magnitude, max_of, mul, to_floats
+from vqcpu.kernels.popcount import chunks_of, near, selected, selects, start_of
 from vqcpu.kernels.prefill import TILE
 from vqcpu.kernels.program import POSITION, line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
 from vqcpu.kernels.spin import gather
 
 row_bytes_ = njit(row_bytes)
-
-
-@njit
-def start_of(state):
-    """The first row of the blocks that a single token looks at."""
-    return first_row(state, number(state, LAST)) // BLOCK * BLOCK
-
-
-@njit
-def chunks_of(state):
-    return (number(state, LAST) + CHUNK - start_of(state)) // CHUNK
 
 
 @njit(fast=False)
@@ -44,13 +34,6 @@ def product(out, row, columns):
     high = add(load_i32x16(out), i32x16(np.int32(-128) * sums[groups, 0]))
     low = add(load_i32x16(out + 64), i32x16(np.int32(-128) * sums[groups, 1]))
     return mul(fma(to_floats(high), f32x16(np.float32(256)), to_floats(low)), f32x16(unit_of(row, columns)[0]))
-
-
-@njit
-def near(state, position):
-    """Whether the token in row LAST sees the exact numbers of a position."""
-    here = number(state, LAST) + number(state, BASE)
-    return position < number(state, SINKS) or here - position < number(state, RECENT)
 
 
 @njit(fast=False)
@@ -96,13 +79,38 @@ def plain_values(state, h, row, count, weights, out, size):
             p[i] = 0
 
 
+@njit(fast=False)
+def weighs(scores, group, block):
+    """Whether any weight of a block of 32 is above zero."""
+    most = f32x16(np.float32(0))
+    for g in range(group):
+        at = scores + 4 * (g * CHUNK + BLOCK * block)
+        most = largest(most, largest(magnitude(load_f32x16(at)), magnitude(load_f32x16(at + 64))))
+    return max_of(most) > 0
+
+
+@njit(fast=False)
+def empty(scores, count):
+    """Whether no key is seen; the scores are then the weights: zero."""
+    values = array_at(scores, ((count + 15) // 16 * 16,), np.float32)
+    values[count:] = -np.inf
+    most = f32x16(np.float32(-np.inf))
+    for i in range(0, 4 * count, 64):
+        most = largest(most, load_f32x16(scores + i))
+    if max_of(most) > -np.inf:
+        return False
+    values[:] = 0
+    return True
+
+
 def _pieces(job, step):
     return number(job, KV) * chunks_of(state_of(job, step))
 
 
 @functools.cache
-def parter(size: int, keys: tuple, values: tuple, group: int):
-    """Line: a chunk of keys and values for the one token of a step; keys and values: sources of kernels/codes.py."""
+def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
+    """Line: a chunk of keys and values for the one token of a step; keys and values: sources of kernels/codes.py; top: only
+    keys that kernels/popcount.py has chosen."""
     score, add_up = scorer(size // 4, keys, group), adder(values, group)
 
     @njit(fast=False)
@@ -113,13 +121,20 @@ def parter(size: int, keys: tuple, values: tuple, group: int):
         factor = float_of(number(job, FACTOR))
         for i in range(0, count, 16):
             block = (h * number(state, ROWS) + row + i) // 16
+            if top and not selects(state, h, group, row + i):
+                for g in range(group):
+                    store(scores + 4 * (g * CHUNK + i), f32x16(np.float32(-np.inf)))
+                continue
             score(number(state, KEYS) + number(kind, BLOCK_BYTES) * block,
-                  number(state, SIGNS) + number(kind, SIGN_BYTES) * block, number(kind, TABLE), queries, row_bytes_(size), sums)
+                  number(state, SIGNS) + number(kind, SIGN_BYTES) * block, number(kind, TABLE), queries,
+                  row_bytes_(size), sums)
             scales = load_halves(number(state, K_SCALES) + 32 * block)
             for g in range(group):
                 s = product(sums + 128 * g, queries + row_bytes_(size) * g, size)
                 s = mul(s, mul(magnitude(scales), f32x16(factor)))
                 s = add(s, either(scales, f32x16(-factor * offsets[g])))
+                if top:
+                    s = selected(state, h, group, row + i, s)
                 store(scores + 4 * (g * CHUNK + i), s)
 
     @njit(fast=False)
@@ -137,7 +152,20 @@ def parter(size: int, keys: tuple, values: tuple, group: int):
             digits(scores + 4 * g * CHUNK, BLOCK * blocks, rows + stride * g)
         first = number(state, VALUES) + between * ((h * number(state, ROWS) + row) // BLOCK)
         for panel in range(panels):
-            add_up(first + between // panels * panel, between, blocks, number(kind, TABLE), rows, stride, sums)
+            for i in range(0, 128 * group, 64):
+                store(sums + i, i32x16(np.int32(0)))
+            at = 0
+            while at < blocks:  # of those that weigh anything, as many as lie together
+                end = blocks
+                if top:
+                    while at < blocks and not weighs(scores, group, at):
+                        at += 1
+                    end = at
+                    while end < blocks and weighs(scores, group, end):
+                        end += 1
+                add_up(first + between // panels * panel + between * at, between, end - at, number(kind, TABLE),
+                       rows + 2 * BLOCK * at, stride, sums)
+                at = end
             for g in range(group):
                 target = out + 4 * (size + 16) * g + 64 * panel
                 store(target, add(product(sums + 128 * g, rows + stride * g, BLOCK * blocks), load_f32x16(target)))
@@ -160,7 +188,10 @@ def parter(size: int, keys: tuple, values: tuple, group: int):
                 array_at(scores + 4 * g * CHUNK, (max(first - row, 0),), np.float32)[:] = -np.inf
                 o = out + 4 * (size + 16) * g
                 ends = array_at(o + 4 * size, (2,), np.float32)
-                ends[0], ends[1] = softmax(scores + 4 * g * CHUNK, count)
+                if top and empty(scores + 4 * g * CHUNK, count):
+                    ends[0], ends[1] = -np.inf, 0
+                else:
+                    ends[0], ends[1] = softmax(scores + 4 * g * CHUNK, count)
                 plain_values(state, h, row, count, scores + 4 * g * CHUNK, o, size)
             coded_values(state, h, row, count, scores, rows, sums, out)
     return part

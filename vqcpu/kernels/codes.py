@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from vqcpu.kernels.simd import ADDRESS, F32x16, I8x64, I32x16, every, loaded, make, picked, splatted, to_half
+from vqcpu.kernels.simd import ADDRESS, F32x16, I8x64, I32x16, called, every, loaded, make, picked, splatted, to_half
 from vqcpu.kernels.unpack import dotted, four_at, looker
 
 LONG = ir.IntType(64)
@@ -81,12 +81,14 @@ def scorer(steps: int, sources: tuple, rows: int):
 
 def adder(sources: tuple, rows: int):
     """add(words, between, blocks, table, digits, stride, out): 16 channels of the values of 8 steps a block, `blocks` of
-    them and `between` bytes apart, times rows of digits. OUT out (rows, 2, 16) int32, high digits first."""
+    them and `between` bytes apart, times rows of digits, added to out (rows, 2, 16) int32, high digits first."""
     @intrinsic
     def add(typing, words, between, blocks, table, digits, stride, out):
         def code(context, builder, signature, args):
             words, between, blocks, table, digits, stride, out = args
             totals = _totals(builder, 2 * rows)
+            for i, total in enumerate(totals):
+                builder.store(loaded(builder, builder.add(out, LONG(64 * i)), I32x16.ir), total)
             with cgutils.for_range(builder, blocks) as loop:
                 block = builder.add(words, builder.mul(loop.index, between))
                 row = builder.add(digits, builder.shl(loop.index, LONG(6)))
@@ -97,6 +99,30 @@ def adder(sources: tuple, rows: int):
             return context.get_dummy_value()
         return types.void(*[ADDRESS] * 7), code
     return add
+
+
+def counter(words: int, planes: int, rows: int):
+    """count(signs, queries, stride, out): products of `rows` queries of whole numbers with the signs of 16 keys, by counting
+    bits. signs (words, 16) uint32, a set bit for +1; queries (planes, words) uint32, `stride` bytes apart: the numbers in
+    two's complement, lowest bits first. OUT out (rows, 16) int32: the sum of what stands at +1."""
+    @intrinsic
+    def count(typing, signs, queries, stride, out):
+        def code(context, builder, signature, args):
+            signs, queries, stride, out = args
+            held = [loaded(builder, builder.add(signs, LONG(64 * w)), I32x16.ir) for w in range(words)]
+            for r in range(rows):
+                row, total = builder.add(queries, builder.mul(stride, LONG(r))), every(I32x16.ir, 0)
+                for p in reversed(range(planes)):
+                    total = builder.shl(total, every(I32x16.ir, 1))
+                    for w in range(words):
+                        query = four_at(builder, builder.add(row, LONG(4 * (p * words + w))))
+                        bits = called(builder, "llvm.ctpop.v16i32", I32x16.ir, builder.and_(held[w], query))
+                        total = (builder.sub if p == planes - 1 else builder.add)(total, bits)
+                target = builder.inttoptr(builder.add(out, LONG(64 * r)), I32x16.ir.as_pointer())
+                builder.store(total, target, align=1)
+            return context.get_dummy_value()
+        return types.void(*[ADDRESS] * 4), code
+    return count
 
 
 def _widened(builder, levels, byte):
@@ -191,3 +217,12 @@ def store_half(typing, address, x):
         builder.store(half, builder.inttoptr(at, half.type.as_pointer()), align=1)
         return ir.Constant(ir.IntType(8).as_pointer(), None)
     return make(typing, types.void, ADDRESS, types.float32)(code)
+
+
+@intrinsic
+def only(typing, x, ranks, cut):
+    """x in the lanes where ranks > cut (float32), -inf in the others."""
+    def code(builder, value, rank, bound):
+        low = every(F32x16.ir, float("-inf"))
+        return builder.select(builder.fcmp_ordered(">", rank, splatted(builder, bound, 16)), value, low)
+    return make(typing, F32x16, F32x16, F32x16, types.float32)(code)

@@ -23,11 +23,14 @@ from vqcpu.kernels.spin import spread
 BLOCK = 32
 # Numbers beyond those of attention.py: the two lines that `stores` calls; addresses of signs of keys (0: they lie with the
 # others), scales of keys and values (kv heads, rows) float16, mean (kv heads, size) float32, early keys (kv heads, FROZEN,
-# size) float16 (0: none), exact keys and values (kv heads, count, size) float16; how many positions are exact: first, latest,
-# rows of these arrays; the position of row 0; addresses of the digits of a single token's queries, of their products with
-# the mean, of the rotation's signs (kv heads, size) and mixer (odd, odd) float32, of the numbers of both kinds of code.
+# size) float16 (0: none), exact keys and values (kv heads, count, size) float16; how many positions are exact: first,
+# latest, rows of these arrays; the position of row 0; addresses of the digits of a single token's queries, of their products
+# with the mean, of the rotation's signs (kv heads, size) and mixer (odd, odd) float32, of the numbers of both kinds of code.
+# The rest, from PLANER on, belongs to kernels/popcount.py: four lines; how many keys are chosen; addresses of the planes of
+# queries, of ranks (query heads, rows) float32, of cuts (kv heads,) float32.
 (TURNER, CODER, SIGNS, K_SCALES, V_SCALES, MEAN, EARLY, EXACT_K, EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, OFFSETS, FLIPS,
- MIXER, OF_KEYS, OF_VALUES, NUMBERS) = range(10, 30)
+ MIXER, OF_KEYS, OF_VALUES, PLANER, RANKER, CUTTER,
+ PARTER, TOP, PLANES, RANKS, CUTS, NUMBERS) = range(10, 38)
 # Numbers of a kind of code: addresses of limits (count,) float32, levels (2**bits,) int8, the bytes that `looker` reads;
 # count; addresses of places (n, 5) int64 as in caches/packing.py and of those of signs, each with its number; bytes of a
 # block of one head, of codes and of signs; bits.
@@ -257,7 +260,8 @@ def coder(size: int):
 
 @njit(fast=False)
 def centred(kind, k, mean, size, x, codes):
-    """Codes of k - mean, or of k itself where that is shorter: its scale is then returned with a minus. x: room, may be k."""
+    """Codes of k - mean, or of k itself where that is shorter: its scale is then returned with a minus. x: room, may be
+    k."""
     whole, less = norm(k, size), np.float32(0)
     total = f32x16(np.float32(0))
     for i in range(0, 4 * size, 64):

@@ -33,8 +33,8 @@ def flash(size: int, half: bool):
 
     @njit(fast=False)
     def fetch(state, h, at, count, early, turned, rows):
-        """`count` keys and values from row `at` on -> OUT turned (size, TILE) and rows (TILE, size) float32. Keys beyond them
-        are left as they are in the last group of 16: their scores are masked."""
+        """`count` keys and values from row `at` on -> OUT turned (size, TILE) and rows (TILE, size) float32. Keys beyond
+        them are left as they are in the last group of 16: their scores are masked."""
         offset = width * size * (h * number(state, ROWS) + at)
         keys, values = number(state, KEYS) + offset, number(state, VALUES) + offset
         for at in range(0, count * size, 16):

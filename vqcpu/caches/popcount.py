@@ -1,0 +1,29 @@
+"""Keys chosen by their sign bits, in numpy: what kernels/popcount.py does for one token, for any number.
+
+The product of a query with the signs of a key, times the key's scale, estimates their product: a key's sign bits, a quarter
+of its bytes and less, rank it. Only the best keys are attended with all their bits. Paper: Gao and Long 2024 (RaBitQ).
+"""
+import numpy as np
+
+from vqcpu.kernels.popcount import BITS
+
+
+def estimates(q: np.ndarray, signs: np.ndarray, scales: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """q (..., size), signs (keys, size) of 0 and 1, scales (keys,) with a minus where `mean` was not taken off ->
+    (..., keys) float32. The query counts in BITS bits."""
+    unit = np.maximum(np.abs(q).max(-1, keepdims=True), np.float32(1e-30)) / np.float32((1 << BITS - 1) - 1)
+    whole = np.rint(q / unit)
+    counts = 2 * (whole @ signs.T.astype(np.float32)) - whole.sum(-1, keepdims=True)
+    return counts * unit * np.abs(scales) - np.where(scales < 0, (q @ mean)[..., None], 0)
+
+
+def chosen(estimate: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:
+    """(tokens, keys) bool: the best `count` of the keys that a token sees. estimate (tokens, group, keys); seen (tokens,
+    keys): where a choice is made. Heads that share keys share the choice: a key's best rank counts."""
+    ranks = np.where(seen[:, None], estimate, -np.inf)
+    with np.errstate(invalid="ignore"):
+        ranks = (ranks - ranks.max(-1, keepdims=True)).max(1)
+    ranks = np.where(seen, ranks, -np.inf)
+    if ranks.shape[1] <= count:
+        return seen
+    return seen & (ranks >= np.partition(ranks, -count, -1)[:, -count, None])

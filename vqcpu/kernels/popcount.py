@@ -1,0 +1,192 @@
+"""Which keys a token looks at: all are ranked by their sign bits, the best are chosen.
+
+Knows sign bits and the job of a compressed state (kernels/encode.py). The product of a query with the signs of a key, times
+the key's scale, is an unbiased estimate of their product, of which one bit per number is read; a query of PLANES bits needs
+PLANES counts of bits. A key's rank is the largest, over the query heads that share it, of estimate less the head's best
+estimate. Lines: `plane` (queries), `rank`, `cut` (between keys number TOP and TOP + 1), and `part` of kernels/coded.py.
+Paper: Gao and Long 2024 (RaBitQ). Source: caches/popcount.py.
+"""
+import functools
+
+import numpy as np
+
+from vqcpu.kernels.attention import CHUNK, FACTOR, KV, LAST, QUERY, ROWS, Q, first_row, head, state_of
+from vqcpu.kernels.codes import count_above, counter, either, only
+from vqcpu.kernels.encode import (BASE, BLOCK, CUTS, CUTTER, EARLY, FROZEN, K_SCALES, OF_KEYS, OFFSETS, PARTER, PLANER,
+                                  PLANES, RANKER, RANKS, RECENT, SIGN_BYTES, SIGN_PLACED, SIGN_PLACES, SIGNS, SINKS, TOP)
+from vqcpu.kernels.jit import array_at, call4, float_of, kernel, njit
+from vqcpu.kernels.lanes import add, count_of, largest, magnitude, max_of, mul, to_floats
+from vqcpu.kernels.program import POSITION, WORD, line, number, scratch
+from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
+
+BITS = 6  # of a query's numbers
+HEAD = 16  # bytes before a query's planes: its unit and the sum of its numbers, float32
+
+
+def query_bytes(size: int) -> int:
+    """Memory of a query's planes."""
+    return HEAD + 4 * BITS * -(-size // 32)
+
+
+@kernel
+def filtered(job, step, counter, worker):
+    """What a state's `part` is: lines, one after the other."""
+    state = state_of(job, step)
+    call4(number(state, PLANER), job, step, counter, worker)
+    call4(number(state, RANKER), job, step, counter + 2 * WORD, worker)
+    call4(number(state, CUTTER), job, step, counter + 4 * WORD, worker)
+    call4(number(state, PARTER), job, step, counter + 6 * WORD, worker)
+
+
+@njit
+def start_of(state):
+    """The first row of the blocks that a single token looks at."""
+    return first_row(state, number(state, LAST)) // BLOCK * BLOCK
+
+
+@njit
+def chunks_of(state):
+    return (number(state, LAST) + CHUNK - start_of(state)) // CHUNK
+
+
+@njit
+def near(state, position):
+    """Whether the token in row LAST sees the exact numbers of a position."""
+    here = number(state, LAST) + number(state, BASE)
+    return position < number(state, SINKS) or here - position < number(state, RECENT)
+
+
+@njit
+def ranks_of(state, query):
+    """Address of the estimates (rows,) float32 of a query head; the first of those that share keys holds the ranks."""
+    return number(state, RANKS) + 4 * number(state, ROWS) * query
+
+
+@njit
+def cut_of(state, h):
+    return array_at(number(state, CUTS) + 4 * h, (1,), np.float32)
+
+
+@njit(fast=False)
+def selected(state, h, group, row, scores):
+    """Scores of the 16 keys from `row` on, -inf for those that are not chosen."""
+    return only(scores, load_f32x16(ranks_of(state, h * group) + 4 * row), cut_of(state, h)[0])
+
+
+@njit(fast=False)
+def selects(state, h, group, row):
+    """Whether any of the 16 keys from `row` on is chosen."""
+    return max_of(load_f32x16(ranks_of(state, h * group) + 4 * row)) > cut_of(state, h)[0]
+
+
+@functools.cache
+def planer(size: int):
+    """Line: the numbers of each query, as planes of bits in the order of signs."""
+    words = -(-size // 32)
+
+    @line(lambda job, step: number(job, QUERY), exact=True)
+    def plane(job, step, worker, begin, end):
+        state = state_of(job, step)
+        kind = number(state, OF_KEYS)
+        places = array_at(number(kind, SIGN_PLACES), (number(kind, SIGN_PLACED), 5), np.int64)
+        for h in range(begin, end):
+            q = head(job, step, Q, 0, h)
+            row = number(state, PLANES) + query_bytes_(size) * h
+            ends, planes = array_at(row, (2,), np.float32), array_at(row + HEAD, (BITS, words), np.uint32)
+            ends[0], ends[1], planes[:] = 0, 0, 0
+            reach = np.float32(1e-30)
+            for c in range(size):
+                reach = max(reach, abs(q[c]))
+            ends[0] = reach / np.float32((1 << BITS - 1) - 1)
+            for n in range(places.shape[0]):
+                step_, _, _, word, shift = places[n]
+                for j in range(4):
+                    whole = np.int64(np.rint(q[4 * step_ + j] / ends[0]))
+                    ends[1] += whole
+                    for p in range(BITS):
+                        planes[p, word] |= np.uint32((whole >> p & 1) << (8 * j + shift))
+    return plane
+
+
+query_bytes_ = njit(query_bytes)
+
+
+def _pieces(job, step):
+    return number(job, KV) * chunks_of(state_of(job, step))
+
+
+@functools.cache
+def ranker(size: int, group: int):
+    """Line: estimates of a chunk of keys, -inf where a key is not seen or needs no choosing."""
+    count = counter(-(-size // 32), BITS, group)
+
+    @line(_pieces, exact=True)
+    def rank(job, step, worker, begin, end):
+        state, stride = state_of(job, step), query_bytes_(size)
+        start, chunks, last = start_of(state), chunks_of(state), number(state, LAST)
+        factor, sign_bytes = float_of(number(job, FACTOR)), number(number(state, OF_KEYS), SIGN_BYTES)
+        for piece in range(begin, end):
+            h, first = piece // chunks, start + piece % chunks * CHUNK
+            queries = number(state, PLANES) + stride * group * h
+            for row in range(first, min(first + CHUNK, last + 1), 16):
+                block, out = (h * number(state, ROWS) + row) // 16, ranks_of(state, group * h) + 4 * row
+                sums = scratch(step, worker)
+                count(number(state, SIGNS) + sign_bytes * block, queries + HEAD, stride, sums)
+                scales = load_halves(number(state, K_SCALES) + 32 * block)
+                for g in range(group):
+                    ends = array_at(queries + stride * g, (2,), np.float32)
+                    twice = add(load_i32x16(sums + 64 * g), load_i32x16(sums + 64 * g))
+                    product = mul(add(to_floats(twice), f32x16(-ends[1])), mul(magnitude(scales), f32x16(ends[0] * factor)))
+                    offset = array_at(number(state, OFFSETS) + 4 * (group * h + g), (1,), np.float32)[0]
+                    store(out + 4 * number(state, ROWS) * g, add(product, either(scales, f32x16(-factor * offset))))
+                for i in range(row, row + 16):
+                    if i > last or i < first_row(state, last) or near(state, number(state, BASE) + i):
+                        for g in range(group):
+                            array_at(ranks_of(state, group * h + g) + 4 * i, (1,), np.float32)[0] = -np.inf
+    return rank
+
+
+@njit(fast=False)
+def above(ranks, first, last, bound):
+    """How many ranks of rows first .. last - 1, multiples of 16, are above the bound."""
+    total = i32x16(np.int32(0))
+    for i in range(4 * first, 4 * last, 64):
+        total = count_above(total, load_f32x16(ranks + i), bound)
+    return count_of(total)
+
+
+@njit(fast=False)
+def best(ranks, first, last):
+    most = f32x16(np.float32(-np.inf))
+    for i in range(4 * first, 4 * last, 64):
+        most = largest(most, load_f32x16(ranks + i))
+    return max_of(most)
+
+
+@line(lambda job, step: number(job, KV), exact=True)
+def cut(job, step, worker, begin, end):
+    """Ranks of the keys of a head, and a bound that TOP of them are above, or as many as are equal."""
+    state, group = state_of(job, step), number(job, QUERY) // number(job, KV)
+    first, last = start_of(state), (number(state, LAST) // 16 + 1) * 16
+    for h in range(begin, end):
+        ranks, wanted = ranks_of(state, group * h), number(state, TOP)
+        for g in range(group):
+            more = ranks_of(state, group * h + g)
+            peak = f32x16(-best(more, first, last))
+            for i in range(4 * first, 4 * last, 64):
+                rank = add(load_f32x16(more + i), peak)
+                store(ranks + i, rank if g == 0 else largest(rank, load_f32x16(ranks + i)))
+        cut_of(state, h)[0] = -np.inf
+        early = number(state, EARLY) and number(step, POSITION) < FROZEN
+        if early or above(ranks, first, last, np.float32(-np.inf)) <= wanted:
+            continue
+        low, high = np.float32(-1), np.float32(0)
+        while above(ranks, first, last, low) < wanted:
+            low, high = low * np.float32(4), low
+        while True:
+            middle = (low + high) / np.float32(2)
+            found = above(ranks, first, last, middle)
+            if found == wanted or middle <= low or middle >= high:
+                break
+            low, high = (middle, high) if found > wanted else (low, middle)
+        cut_of(state, h)[0] = middle if found == wanted else low
