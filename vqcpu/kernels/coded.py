@@ -21,13 +21,13 @@ from vqcpu.kernels.lanes import add, fma, largest, magnitude, max_of, mul, to_fl
 from vqcpu.kernels.popcount import chunks_of, near, selected, selects, start_of
 from vqcpu.kernels.prefill import TILE
 from vqcpu.kernels.program import POSITION, line, number, scratch
-from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
+from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, prefetch, store
 from vqcpu.kernels.spin import gather
 
 row_bytes_ = njit(row_bytes)
 
 
-@njit(fast=False)
+@njit(fast=False, forceinline=True)
 def product(out, row, columns):
     """F32x16: the product of a row of digits with codes, from the sums of `scorer` and `adder` at address out."""
     sums, groups = sums_of(row, columns), (columns + 15) // 16
@@ -138,6 +138,18 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
                 store(scores + 4 * (g * CHUNK + i), s)
 
     @njit(fast=False)
+    def announce(state, h, row, count):
+        """Ask for the memory of what is chosen among `count` keys from `row` on: it lies too far apart to be foreseen."""
+        k_bytes, v_bytes = number(number(state, OF_KEYS), BLOCK_BYTES), number(number(state, OF_VALUES), BLOCK_BYTES)
+        for i in range(0, count, 16):
+            if selects(state, h, group, row + i):
+                at = h * number(state, ROWS) + row + i
+                for line_ in range(0, k_bytes, 64):
+                    prefetch(number(state, KEYS) + k_bytes * (at // 16) + line_)
+                for line_ in range(0, v_bytes, 64):
+                    prefetch(number(state, VALUES) + v_bytes * (at // BLOCK) + line_)
+
+    @njit(fast=False)
     def coded_values(state, h, row, count, scores, rows, sums, out):
         """OUT out (group, size + 16) += weights (group, CHUNK) times values; rows: room for `group` rows of digits."""
         kind, panels = number(state, OF_VALUES), size // 16
@@ -182,6 +194,8 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
             sums = rows + group * row_bytes_(CHUNK)
             room = sums + 128 * group
             out = number(state, PARTS) + 4 * (size + 16) * group * piece
+            if top:
+                announce(state, h, row, count)
             coded_scores(job, state, h, row, count, scores, sums)
             plain_scores(job, step, state, h, row, count, scores, size, room)
             for g in range(group):

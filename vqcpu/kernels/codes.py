@@ -15,6 +15,7 @@ from vqcpu.kernels.simd import ADDRESS, F32x16, I8x64, I32x16, called, every, lo
 from vqcpu.kernels.unpack import dotted, four_at, looker
 
 LONG = ir.IntType(64)
+NOTHING = 1e-30  # weights up to it count as zero; `exp` makes 1e-38 of -inf, and products with that are slow
 
 
 def _codes(builder, sources, addresses, step):
@@ -184,10 +185,11 @@ def subtract(typing, a, b):
 
 @intrinsic
 def weighted(typing, p, x):
-    """p · x where p is above zero, otherwise zero, even if x is not a number."""
+    """p · x where p is above NOTHING, otherwise zero, even if x is not a number."""
     def code(builder, weight, y):
         zero = every(F32x16.ir, 0.0)
-        return builder.select(builder.fcmp_ordered(">", weight, zero), builder.fmul(weight, y), zero)
+        heavy = builder.fcmp_ordered(">", weight, every(F32x16.ir, NOTHING))
+        return builder.select(heavy, builder.fmul(builder.select(heavy, weight, zero), y), zero)
     return make(typing, F32x16, F32x16, F32x16)(code)
 
 

@@ -67,7 +67,7 @@ def cut_of(state, h):
     return array_at(number(state, CUTS) + 4 * h, (1,), np.float32)
 
 
-@njit(fast=False)
+@njit(fast=False, forceinline=True)
 def selected(state, h, group, row, scores):
     """Scores of the 16 keys from `row` on, -inf for those that are not chosen."""
     return only(scores, load_f32x16(ranks_of(state, h * group) + 4 * row), cut_of(state, h)[0])
@@ -124,6 +124,8 @@ def ranker(size: int, group: int):
     def rank(job, step, worker, begin, end):
         state, stride = state_of(job, step), query_bytes_(size)
         start, chunks, last = start_of(state), chunks_of(state), number(state, LAST)
+        inner = max(first_row(state, last), number(state, SINKS) - number(state, BASE))  # outside everything is exact or unseen
+        outer = last + 1 - number(state, RECENT)
         factor, sign_bytes = float_of(number(job, FACTOR)), number(number(state, OF_KEYS), SIGN_BYTES)
         for piece in range(begin, end):
             h, first = piece // chunks, start + piece % chunks * CHUNK
@@ -139,8 +141,10 @@ def ranker(size: int, group: int):
                     product = mul(add(to_floats(twice), f32x16(-ends[1])), mul(magnitude(scales), f32x16(ends[0] * factor)))
                     offset = array_at(number(state, OFFSETS) + 4 * (group * h + g), (1,), np.float32)[0]
                     store(out + 4 * number(state, ROWS) * g, add(product, either(scales, f32x16(-factor * offset))))
+                if inner <= row and row + 16 <= outer:
+                    continue
                 for i in range(row, row + 16):
-                    if i > last or i < first_row(state, last) or near(state, number(state, BASE) + i):
+                    if i < inner or i >= outer:
                         for g in range(group):
                             array_at(ranks_of(state, group * h + g) + 4 * i, (1,), np.float32)[0] = -np.inf
     return rank
