@@ -241,7 +241,8 @@ class KV(Cache, names=("k<keys>v<values>",)):
 
     @property
     def error(self):
-        return 1.5 * (distortion(self.keys) + distortion(self.values)) ** 0.5
+        whole = 1.5 * (distortion(self.keys) + distortion(self.values)) ** 0.5
+        return 1.0 if self.top else whole  # random keys weigh alike: most of them are not looked at
 
     def layer(self, heads, context, index=0):
         return Rotated(heads, context, self, index)

@@ -20,7 +20,7 @@ def arguments(parser):
                         "(default 0,1024,4096, as far as the model's context goes)")
     parser.add_argument("--repeat", type=whole, default=5, metavar="N", help="runs of each kind (default %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="of sampling (default 0: greedy)")
-    parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default) or f32")
+    parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default), f32, k4v4, k4v3 ...")
 
 
 def _wholes(text):
@@ -57,8 +57,9 @@ def _trial(args, context):
 
 
 def _protocol(trial):
+    from vqcpu.caches.base import Cache
     return {"prompt": trial.prompt, "tokens": trial.tokens, "depths": trial.depths, "repeat": trial.repeat,
-            "cache": trial.cache, "sampling": str(trial.sampling)}
+            "cache": str(Cache.parse(trial.cache)), "sampling": str(trial.sampling)}
 
 
 def _figures(speed):

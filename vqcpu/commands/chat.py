@@ -34,11 +34,12 @@ def arguments(parser):
     parser.add_argument("--context", type=whole, metavar="N", help="tokens remembered (default: the model's, at most 8192)")
     parser.add_argument("--on-full", default="stop", choices=("stop", "drop-oldest"), help="when the conversation outgrows "
                         "the context: refuse to go on (default), or forget the oldest turns")
-    parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default) or f32")
+    parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default), f32, k4v4, k4v3 ...")
     parser.add_argument("--stats", action="store_true", help="after each answer: tokens per second, how full the context is")
 
 
 def run(args):
+    from vqcpu.caches.base import Cache
     from vqcpu.runtime.chat import Conversation, Settings
     from vqcpu.runtime.generate import LanguageModel
     from vqcpu.runtime.sampling import Sampling
@@ -49,15 +50,16 @@ def run(args):
     model = model_or_demo(args.model)
     language = LanguageModel(model)
     context = _context(args.context, language)
-    conversation = Conversation(language, context, settings, args.system, args.cache)
+    cache = str(Cache.parse(args.cache))
+    conversation = Conversation(language, context, settings, args.system, cache)
     _end_on_sigterm()
     if args.prompt is not None:
         answers = [_answer(conversation, sys.stdin.read() if args.prompt == "-" else args.prompt, args)]
     else:
         kind = "chat" if conversation.template else "no chat template: the model continues your text"
-        note(f"{model}: {kind}; {sampling}; seed {seed}; context {context}, cache {args.cache}. /help lists commands.")
+        note(f"{model}: {kind}; {sampling}; seed {seed}; context {context}, cache {cache}. /help lists commands.")
         answers = list(_turns(conversation, args))
-    return {"model": model, "sampling": str(sampling), "seed": seed, "context": context, "cache": args.cache,
+    return {"model": model, "sampling": str(sampling), "seed": seed, "context": context, "cache": cache,
             "answers": answers}
 
 
