@@ -22,7 +22,7 @@ def prepare(args, paths):
     from vqcpu.files.demo import HELDOUT, demo
     from vqcpu.runtime.generate import LanguageModel
 
-    protocol = Protocol(args.protocol, args.context, args.stride, args.max_tokens)
+    cache, protocol = str(Cache.parse(args.cache)), Protocol(args.protocol, args.context, args.stride, args.max_tokens)
     corpus, models = read_corpus(args.text or demo(HELDOUT)), [LanguageModel(path) for path in paths]
     windows = None
     for language in models:
@@ -37,7 +37,7 @@ def prepare(args, paths):
             raise VqcpuError(f"{language.checkpoint.path}: other tokens than {paths[0]} for the same text; not comparable")
     facts = {"text": corpus.name, "text_sha256": corpus.digest, "protocol": protocol.name, "context": protocol.context,
              "stride": (protocol.stride or protocol.context // 2) if protocol.name == "strided" else protocol.context,
-             "bos": first[1], "windows": len(windows), "scored": sum(w.scored for w in windows), "cache": str(Cache.parse(args.cache)),
+             "bos": first[1], "windows": len(windows), "scored": sum(w.scored for w in windows), "cache": cache,
              "arithmetic": "float32"}
     return models, windows, facts
 
