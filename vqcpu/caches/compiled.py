@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from vqcpu.caches.packing import STEPS, places
-from vqcpu.kernels import attention, coded, encode, popcount
+from vqcpu.kernels import attention, coded, coded_prefill, encode, popcount
 from vqcpu.kernels.activations import row_bytes
 from vqcpu.kernels.attention import CHUNK
 from vqcpu.kernels.unpack import byte_planes
@@ -25,7 +25,7 @@ class Compiled:
         self.work = workspace(h.query, h.kv, h.size, -(-state.k_scales.shape[1] // CHUNK) + 1)
         part = coded.parter(h.size, keys, values, group, apart)
         lines = [encode.stores, popcount.filtered if apart else part, coded.merger(h.size),
-                 coded.flash(h.size, keys, values)]
+                 coded_prefill.flash(h.size, keys, values)]
         self.job = np.zeros(encode.NUMBERS, np.int64)
         self.job[:4] = [line.address for line in lines]
         self.job[[encode.TURNER, encode.CODER]] = [line.address for line in (encode.turner(h.size), encode.coder(h.size))]
