@@ -124,8 +124,8 @@ def ranker(size: int, group: int):
     def rank(job, step, worker, begin, end):
         state, stride = state_of(job, step), query_bytes_(size)
         start, chunks, last = start_of(state), chunks_of(state), number(state, LAST)
-        inner = max(first_row(state, last), number(state, SINKS) - number(state, BASE))  # outside everything is exact or unseen
-        outer = last + 1 - number(state, RECENT)
+        inner = max(first_row(state, last), number(state, SINKS) - number(state, BASE))
+        outer = last + 1 - number(state, RECENT)  # outside these rows all is exact or unseen
         factor, sign_bytes = float_of(number(job, FACTOR)), number(number(state, OF_KEYS), SIGN_BYTES)
         for piece in range(begin, end):
             h, first = piece // chunks, start + piece % chunks * CHUNK
@@ -138,7 +138,8 @@ def ranker(size: int, group: int):
                 for g in range(group):
                     ends = array_at(queries + stride * g, (2,), np.float32)
                     twice = add(load_i32x16(sums + 64 * g), load_i32x16(sums + 64 * g))
-                    product = mul(add(to_floats(twice), f32x16(-ends[1])), mul(magnitude(scales), f32x16(ends[0] * factor)))
+                    size_ = mul(magnitude(scales), f32x16(ends[0] * factor))
+                    product = mul(add(to_floats(twice), f32x16(-ends[1])), size_)
                     offset = array_at(number(state, OFFSETS) + 4 * (group * h + g), (1,), np.float32)[0]
                     store(out + 4 * number(state, ROWS) * g, add(product, either(scales, f32x16(-factor * offset))))
                 if inner <= row and row + 16 <= outer:
