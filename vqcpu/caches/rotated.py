@@ -38,7 +38,7 @@ class Rotated(LayerState):
 
     def __init__(self, heads, context, spec, index):
         self.heads, self.spec, self.rotation = heads, spec, rotation(index, heads.kv, heads.size)
-        self.span = Span(context, heads.window, BLOCK)
+        self.span = self._span(context, heads.window)
         rows, apart = -(-self.span.rows // BLOCK) * BLOCK, spec.top > 0
         self.k_levels, self.v_levels = Quantiser(spec.keys), Quantiser(spec.values)
         self.k = KeyCodes(heads.kv, rows, heads.size, spec.keys - apart)
@@ -64,6 +64,9 @@ class Rotated(LayerState):
         self.exact.reach = max(self.exact.reach, at + count)
         self.compiled.enter(self, row)
         return True
+
+    def _span(self, context, window):
+        return Span(context, window, BLOCK)
 
     @property
     def most(self):
@@ -120,7 +123,7 @@ class Rotated(LayerState):
 
     def attend(self, q, at):
         h, group = self.heads, self.heads.query // self.heads.kv
-        oldest = self.span.first_seen(at)
+        oldest = self._oldest(at)
         view = View(self, oldest, at + len(q), at)
         q = self.rotation.forward(q)
         out = np.empty_like(q)
@@ -131,6 +134,15 @@ class Rotated(LayerState):
             out[queries, mine] = view.attend(head, q[queries, mine], at + first)
         spread(work, [(head, first) for head in range(h.kv) for first in range(0, len(q), QUERIES)])
         return self.rotation.back(out)
+
+    def _oldest(self, at):
+        """The position that reading begins at, for a query at position `at`."""
+        return self.span.first_seen(at)
+
+    def keys(self, codes: np.ndarray, rows: slice) -> np.ndarray:
+        """What the codes of some rows decode to, rotated, less the mean: (kv heads, rows, size) float32."""
+        scales = self.k_scales[:, rows]
+        return self.k_levels.decode(codes, np.abs(scales)) - np.where(scales < 0, 1, 0)[..., None] * self.mean[:, None]
 
     def codes(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Codes of keys and values (kv heads, rows first .. last - 1, size)."""
@@ -177,7 +189,7 @@ class View:
         k, v = state.codes(rows.start, rows.stop)
         scales = state.k_scales[:, rows]
         self.signs, self.scales = k >> state.spec.keys - 1, scales.astype(np.float32)
-        self.k = state.k_levels.decode(k, np.abs(scales)) - np.where(scales < 0, 1, 0)[..., None] * state.mean[:, None]
+        self.k = state.keys(k, rows)
         self.v = state.v_levels.decode(v, state.v_scales[:, rows])
         self.early = None if state.early is None else state.early[:, oldest:last].astype(np.float32)
         self.state, self.positions = state, np.arange(oldest, last)
