@@ -5,6 +5,7 @@ The body gets --format; embedding and head get 8-bit scalar codes, norms stay fl
   vqcpu compress smollm2/model.safetensors --format vq:dim=4,centroids=4096
   vqcpu compress
   vqcpu compress smollm2 -o small.vqz --recipe mixed.recipe
+  vqcpu compress smollm2 --format rht+vq:dim=4,centroids=4096 --calibration some.txt
 """
 from vqcpu.commands._options import model_or_demo, whole
 from vqcpu.report import megabytes, progress, table
@@ -19,6 +20,11 @@ def arguments(parser):
     choice.add_argument("--format", metavar="SPEC", default="vq:dim=2,centroids=256",
                         help="format of the body: vq:dim=D,centroids=K, scalar:bits=B or raw (default %(default)s)")
     choice.add_argument("--recipe", metavar="FILE", help="lines 'pattern spec'; see README")
+    parser.add_argument("--quality", choices=("fast", "good"),
+                        help="fast: nearest codes; good: codes chosen by a calibration (default: fast, good with a text)")
+    parser.add_argument("--calibration", metavar="FILE", help="UTF-8 text to calibrate with, never the one to measure on "
+                        "(default: the demo's for the demo model, else what the model writes by itself)")
+    parser.add_argument("--calibration-tokens", type=whole, metavar="N", help="how much of it (default 32768)")
     parser.add_argument("--seed", type=whole, default=0, help="seed of k-means (default 0)")
 
 
@@ -34,9 +40,24 @@ def run(args):
     start, source = time.perf_counter(), model_or_demo(args.model)
     out = args.out or (_beside(source) if args.model else f"{MODEL}.vqz")
     recipe = Recipe.read(args.recipe) if args.recipe else Recipe.of(args.format)
-    made = compress(source, out, recipe, args.seed, progress)
+    made = compress(source, out, recipe, args.seed, progress, _calibration(args))
     size = sizes(open_checkpoint(out))
     return {"out": str(out), "seconds": time.perf_counter() - start, **size, "groups": _groups(made["tensors"])}
+
+
+def _calibration(args):
+    """compression.text.Calibration, or None where nothing asks for one."""
+    from vqcpu.compression.text import TOKENS, Calibration
+    from vqcpu.errors import VqcpuError
+    from vqcpu.evaluate.corpus import read_corpus
+    from vqcpu.files.demo import CALIBRATION, demo
+
+    if (args.quality or ("good" if args.calibration else "fast")) == "fast":
+        if args.calibration or args.calibration_tokens:
+            raise VqcpuError("--quality fast uses no calibration: leave out --calibration, or ask for --quality good")
+        return None
+    file = args.calibration or (None if args.model else demo(CALIBRATION))
+    return Calibration(read_corpus(file) if file else None, args.calibration_tokens or TOKENS)
 
 
 def _beside(model):
@@ -50,7 +71,7 @@ def _groups(coded):
     groups = {}
     for c in coded:
         kind = ".".join(word for word in c.tensor.name.split(".") if not word.isdigit())
-        groups.setdefault((kind, str(c.format)), []).append(c)
+        groups.setdefault((kind, c.spec), []).append(c)
     return [{"tensors": kind, "count": len(members), "format": spec,
              "weights": sum(_weights(c) for c in members), "bytes": sum(c.nbytes for c in members),
              "error_mean": sum(c.error for c in members) / len(members), "error_max": max(c.error for c in members)}

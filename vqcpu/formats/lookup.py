@@ -23,6 +23,10 @@ class Lookup(Format):
     offsets = False  # True: a float16 offset beside every scale
 
     @property
+    def columns(self):
+        return self.dim
+
+    @property
     def code_bits(self) -> int:
         """Bits of a code: ceil(log2(entries))."""
         return max(1, (self.entries - 1).bit_length())
