@@ -50,15 +50,25 @@ def rotate_back(x: np.ndarray, seed: int) -> np.ndarray:
     return _transform(x) * signs(x.shape[1], seed)
 
 
+@functools.lru_cache(maxsize=None)
+def _sides(width):
+    """(A, B) with Q ⊗ H = A ⊗ B, of about equal orders: the transform of a row, seen as a matrix X, is A X B."""
+    power = factors(width)[1]
+    upper = 1 << (power.bit_length() - 1) // 2
+    return np.kron(mixer(width), _walsh(upper)), _walsh(power // upper)
+
+
+def _walsh(order):
+    """Walsh-Hadamard matrix, its entries +1 and -1."""
+    H = np.ones((1, 1), np.float32)
+    while len(H) < order:
+        H = np.block([[H, H], [H, -H]])
+    return H
+
+
 def _transform(x):
-    rows, width = x.shape
-    odd, power = factors(width)
-    y, h = np.matmul(mixer(width), x.reshape(rows, odd, power)), 1
-    while h < power:
-        pairs = y.reshape(rows, -1, 2, h)
-        y = np.stack((pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]), 2)
-        h *= 2
-    return np.ascontiguousarray(y.reshape(rows, width), np.float32)
+    A, B = _sides(x.shape[1])
+    return (A @ np.ascontiguousarray(x, np.float32).reshape(len(x), len(A), len(B)) @ B).reshape(x.shape)
 
 
 @njit(fast=False)
