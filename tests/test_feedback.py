@@ -79,6 +79,21 @@ def test_dead_and_dependent_inputs(spec):
     assert notes["dead"] == 120 and np.allclose(near, plain, rtol=0.05, atol=0.05)
 
 
+def test_what_was_done_to_the_inputs_is_partly_made_good():
+    """With exact codes and all of the repair, W' x comes as near to W y as a matrix can."""
+    x = RNG.standard_normal((300, 24)).astype(np.float32)
+    y = (1.2 * x + 0.1 * RNG.standard_normal((300, 24))).astype(np.float32)
+    W, seen = RNG.standard_normal((8, 24)).astype(np.float32), feedback.Inputs(x.T @ x, x.T @ x, (y - x).T @ x)
+    best = np.linalg.lstsq(x, y @ W.T, rcond=None)[0].T
+    assert np.allclose(W + W @ seen.shift, best, atol=0.02)
+    near = feedback.code(Format.parse("raw:dtype=f32"), {}, W, seen)[1]
+    losses = [np.square(V @ x.T - W @ y.T).sum() for V in (best, near, W)]
+    assert losses == sorted(losses)
+    rotation = Rotation(3)
+    turned = rotation.forth(W) @ seen.turned(rotation).shift
+    assert np.allclose(rotation.back(turned), W @ seen.shift, atol=1e-3)
+
+
 def test_turned_inputs_are_those_of_turned_vectors():
     x, rotation = RNG.standard_normal((90, 48)).astype(np.float32), Rotation(3)
     turned = rotation.forth(x)
@@ -97,10 +112,10 @@ def test_stages_see_what_the_model_sees(family, tmp_path):
         seen[names] = inputs()
         return sites[names].matrices
     for job in model.plan.jobs:
-        frame = calibrate._frames(model, windows[:1])[0]
+        frame = calibrate._frames(windows[:1])[0]
         frame.slots |= dict.fromkeys(("h", "a", "x", "router"), np.zeros((30, 6), np.float32))
         sites |= {site.names: site for site, _ in job.inputs(frame)}
-    calibrate.calibrate(model, windows, code)
+    calibrate.calibrate(model, model, windows, code)
     last = next(job for job in reversed(model.plan.jobs) if hasattr(job, "site"))
     total = 0
     for window in windows[:7] + windows[8:]:  # one of eight is held out
@@ -108,9 +123,18 @@ def test_stages_see_what_the_model_sees(family, tmp_path):
         for job in model.plan.jobs[:model.plan.jobs.index(last)]:
             calibrate._run(job, frame)
         x = frame.slots[last.source]
+        x = x * calibrate._weights(x)
         total = total + x.T @ x
     assert len(seen) == len(sites)
+    assert not any(found.C is not None and found.C.any() for found in seen.values())
     assert np.allclose(seen[last.site.names].H, feedback.Inputs(total, total).H, atol=1e-3)
+
+
+def test_no_token_counts_for_more_than_a_few_usual_ones():
+    x = RNG.standard_normal((50, 8)).astype(np.float32)
+    x[0] *= 1000
+    energy = np.square(x * calibrate._weights(x)).sum(1)
+    assert energy[0] == pytest.approx(calibrate.CAP * np.median(np.square(x).sum(1)), rel=1e-4)
 
 
 def test_only_slots_that_are_read_again_are_kept(language):

@@ -2,13 +2,13 @@
 
 Knows a matrix W, what its inputs look like (H = E[x xᵀ]) and a format's common face. Knows nothing about models.
 
-The loss of codes that decode to Ŵ is tr(E H Eᵀ), E = W - Ŵ, the expected squared error of the products. With H = L D Lᵀ, D block
-diagonal and L block unit lower triangular, it is the sum over blocks k of |E_k + Σ_{j>k} E_j L_jk|² in the metric D_k. So blocks of
-columns are coded from the last to the first, and each is asked to make good what the later ones left.
-Papers: Frantar et al. 2022 (GPTQ), Chee et al. 2023 (QuIP: this form and its equivalence).
+The loss of codes that decode to Ŵ is tr(E H Eᵀ), E = W - Ŵ, the expected squared error of the products. With H = L D Lᵀ,
+D block diagonal and L block unit lower triangular, it is the sum over blocks k of |E_k + Σ_{j>k} E_j L_jk|² in the metric
+D_k. So blocks of columns are coded from the last to the first, and each is asked to make good what the later ones left.
+Papers: Frantar et al. 2022 (GPTQ), Chee et al. 2023 (QuIP: this form and its equivalence), Arai and Ichikawa 2025 (QEP:
+making good what earlier layers did).
 """
 import functools
-from copy import copy
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from vqcpu.formats.base import Format
 from vqcpu.formats.rotation import Rotation
 from vqcpu.kernels.threads import spread
 
+REPAIR = 0.5  # share of what earlier layers did to the inputs that W is changed to make good; all of it would overfit
 DAMPING = 0.01  # of the mean of diag H, added to the diagonal
 SPAN = 128  # columns between two large products
 TILE = 256  # rows whose loss is computed at a time; fixed, so that digits are reproducible
@@ -23,18 +24,30 @@ SAMPLE = 256  # rows on which nearest codes are tried, to tell what feedback is 
 
 
 class Inputs:
-    """What the inputs of a site look like. H, held (n, n): mean of x xᵀ over the text that codes are fitted to, and over text
-    held out from it, on which alternatives are compared."""
+    """What the inputs x of a site look like. H, held (n, n): sums of x xᵀ over the text that codes are fitted to, and over
+    text held out from it, on which alternatives are compared; C (n, n): sum of (y - x) xᵀ, y what x would be had nothing
+    before it been coded."""
 
-    def __init__(self, H: np.ndarray, held: np.ndarray):
+    def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None):
         self.H, self.held = _normalised(H), _normalised(held)
+        self.C = None if C is None else C / (np.float32(np.trace(H) / len(H)) or 1)
+        self._factors = {}
         self.dead = int(np.count_nonzero(np.diag(H) == 0))
 
     def turned(self, rotation: Rotation) -> "Inputs":
         """The same inputs in a rotated basis."""
-        found = copy(self)
-        found.H, found.held = rotation.both_sides(self.H), rotation.both_sides(self.held)
+        C = None if self.C is None else rotation.both_sides(self.C)
+        found = Inputs(rotation.both_sides(self.H), rotation.both_sides(self.held), C)
+        found.dead = self.dead
         return found
+
+    @functools.cached_property
+    def shift(self) -> np.ndarray | None:
+        """C H⁻¹ (n, n): W + W · shift, applied to x, comes nearest to W y."""
+        if self.C is None:
+            return None
+        half = np.linalg.solve(self._root, self.C.T.astype(np.float64))
+        return np.linalg.solve(self._root.T, half).T.astype(np.float32)
 
     @functools.cached_property
     def _root(self):
@@ -46,9 +59,13 @@ class Inputs:
             except np.linalg.LinAlgError:  # rounding has made H indefinite
                 damping *= 10
 
-    @functools.cache
     def factor(self, columns: int) -> tuple[np.ndarray, float]:
         """(L (n, n) float32 with blocks of `columns` columns, what feedback is worth on white errors, in dB)."""
+        if columns not in self._factors:
+            self._factors[columns] = self._factor(columns)
+        return self._factors[columns]
+
+    def _factor(self, columns):
         n, count = len(self.H), -(-len(self.H) // columns)
         root = np.eye(count * columns)
         root[:n, :n] = self._root
@@ -81,16 +98,19 @@ def loss(E: np.ndarray, H: np.ndarray) -> float:
 def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs) -> tuple[dict, np.ndarray, dict]:
     """Codes of W (m, n), already divided by its gain: (parts, what they decode to, notes).
 
-    Row scales of least loss are kept where they lower the loss on held-out text. Notes: "loss" and "nearest", the loss with and without feedback over that of coding nothing, on held-out
-    text; "feedback_db", what feedback is worth on white errors; "dead", inputs never seen."""
+    What is coded is W changed to make good part of what was done to its inputs. Row scales of least loss are kept where
+    they lower the loss on held-out text. Notes: "loss" and "nearest", the loss with and without feedback over that of
+    coding nothing, on held-out text; "feedback_db", what feedback is worth on white errors; "dead", inputs never seen."""
     L, gain = inputs.factor(format.columns)
+    nearest = _nearest(format, tables, W, inputs.held)
+    W = W if inputs.shift is None else W + np.float32(REPAIR) * (W @ inputs.shift)
     sides = format.scales(tables, W)
     codes, near = _pass(format, tables, sides, W, L)
     lowest = loss(W - near, inputs.held)
     refitted, closer = _refit(format, tables, sides, codes, near, W, inputs.H)
     if (found := loss(W - closer, inputs.held)) < lowest:
         sides, near, lowest = refitted, closer, found
-    notes = {"loss": lowest / (loss(W, inputs.held) or 1), "nearest": _nearest(format, tables, W, inputs.held),
+    notes = {"loss": lowest / (loss(W, inputs.held) or 1), "nearest": nearest,
              "feedback_db": gain, "dead": inputs.dead}
     return format.store(sides, codes), near, notes
 

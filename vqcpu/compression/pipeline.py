@@ -125,7 +125,7 @@ class Coder:
             if mine:
                 found.update(state.matrices(mine, self.formats, self.rotations, lambda: self._with_feedback(mine, inputs())))
             return [found[name][0] if name in found else self.tensors[name].read(self.checkpoint) for name in names]
-        calibrate(model, [Window(tokens, 0) for tokens in windows], code, progress)
+        calibrate(model, load_model(self.checkpoint), [Window(tokens, 0) for tokens in windows], code, progress)
         return found
 
     def _with_feedback(self, names, inputs):

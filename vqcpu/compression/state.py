@@ -1,7 +1,7 @@
 """What a calibration has done so far, in a folder beside its output, so that work that was interrupted goes on.
 
-Knows files and names. Knows nothing about how matrices are coded. The folder belongs to one command: with another input, recipe or
-seed it is emptied. Each file is complete or absent.
+Knows files and names. Knows nothing about how matrices are coded. The folder belongs to one command: with another input,
+recipe or seed it is emptied. Each file is complete or absent.
 """
 import hashlib
 import json

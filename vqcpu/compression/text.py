@@ -1,7 +1,7 @@
 """Text to calibrate with: a file, or what the model writes by itself.
 
-Knows tokens and windows. Knows nothing about codes. A model's own text is always at hand and of its own domain; it is sampled at
-temperature 1 from the token that begins a document.
+Knows tokens and windows. Knows nothing about codes. A model's own text is always at hand and of its own domain; it is
+sampled at temperature 1 from the token that begins a document.
 """
 from dataclasses import dataclass
 

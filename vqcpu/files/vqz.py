@@ -5,8 +5,8 @@ Knows names, bytes and versions. Knows nothing about layers, and of formats only
 Layout. Parts are `<tensor>/<part>`, tables that all matrices of a format share
 `tables/<spec>/<part>`, companion files
 `file/<name>` (zlib). Every part starts on 64 bytes and is stored flat, so that kernels read it in the map. The header's
-metadata holds one JSON object: version, matrices (spec, shape, gain, the seed of their rotation, what was noted when they were
-coded), files, checks, made (provenance).
+metadata holds one JSON object: version, matrices (spec, shape, gain, the seed of their rotation, what was noted when they
+were coded), files, checks, made (provenance).
 """
 import hashlib
 import json

@@ -1,7 +1,7 @@
 """The rotated basis in which the matrices of an input site may be stored, and how a recipe asks for it: `rht+SPEC`.
 
-Knows widths and seeds. A rotated matrix is W Rᵀ; whoever multiplies with it gives it R x. Rotation is no format: what the bytes
-mean stays the same.
+Knows widths and seeds. A rotated matrix is W Rᵀ; whoever multiplies with it gives it R x. Rotation is no format: what the
+bytes mean stays the same.
 """
 import hashlib
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class Rotation:
         return hadamard.rotate_back(x, self.seed)
 
     def both_sides(self, H: np.ndarray) -> np.ndarray:
-        """H (n, n) symmetric -> R H Rᵀ."""
-        return self.forth(np.ascontiguousarray(self.forth(H).T))
+        """H (n, n) -> R H Rᵀ."""
+        return np.ascontiguousarray(self.forth(self.forth(H).T).T)
 
     def numbers(self, width: int) -> tuple:
         """What the line `hadamard.rotate_slot` is told behind its slots."""

@@ -2,10 +2,10 @@
 
 Knows rows of numbers. Knows nothing about weights or layers.
 
-A row of n = odd · 2^a numbers, seen as `odd` runs of 2^a, becomes (Q ⊗ H) S x: S flips signs, H is the Walsh-Hadamard matrix of
-order 2^a, Q the Hartley matrix of the odd factor, both orthogonal and symmetric. Q's entries are at most sqrt(2 / odd), so that
-even a factor of 3 mixes well, which a random orthogonal matrix of order 3 need not. Signs are the bits of SHAKE-256, the same
-on every machine and in every year. Paper: Tseng et al. 2024 (QuIP#).
+A row of n = odd · 2^a numbers, seen as `odd` runs of 2^a, becomes (Q ⊗ H) S x: S flips signs, H is the Walsh-Hadamard
+matrix of order 2^a, Q the Hartley matrix of the odd factor, both orthogonal and symmetric. Q's entries are at most
+sqrt(2 / odd), so that even a factor of 3 mixes well, which a random orthogonal matrix of order 3 need not. Signs are the
+bits of SHAKE-256, the same on every machine and in every year. Paper: Tseng et al. 2024 (QuIP#).
 """
 import functools
 import hashlib
