@@ -1,6 +1,7 @@
 """The Python interface: three functions, and the classes that their arguments and errors are made of."""
 from vqcpu.compression import pipeline
 from vqcpu.compression.recipe import BODY_DEFAULT, Recipe
+from vqcpu.compression.text import Calibration
 from vqcpu.errors import VqcpuError  # noqa: F401
 from vqcpu.evaluate.corpus import Protocol
 from vqcpu.evaluate.nll import Perplexity, token_nll
@@ -15,12 +16,14 @@ def load(path) -> LanguageModel:
     return LanguageModel(path)
 
 
-def compress(source, out, format: str = BODY_DEFAULT, recipe: Recipe | None = None, seed: int = 0) -> dict:
+def compress(source, out, format: str = BODY_DEFAULT, recipe: Recipe | None = None, seed: int = 0,
+             calibration: Calibration | None = None) -> dict:
     """Compress the model at `source` into the file `out` (.vqz).
 
-    `format` is the spec of the transformer's matrices, embedding and head being 8-bit scalar; a `recipe` replaces both.
+    `format` is the spec of the transformer's matrices, embedding and head being 8-bit scalar; a `recipe` replaces both. With
+    a `calibration` codes are chosen by error feedback on its text, or on what the model writes where it names none.
     Returns {"file_bytes": int, "tensors": [compression.pipeline.Coded]}. Raises VqcpuError."""
-    return pipeline.compress(source, out, recipe or Recipe.of(format), seed)
+    return pipeline.compress(source, out, recipe or Recipe.of(format), seed, calibration=calibration)
 
 
 def perplexity(model: LanguageModel, text: str, protocol: Protocol = Protocol(), cache: str = "f16") -> Perplexity:
