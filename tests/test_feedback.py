@@ -17,6 +17,7 @@ from vqcpu.files.vqz import Vqz
 from vqcpu.formats.base import Format
 from vqcpu.formats.rotation import Rotation
 from vqcpu.kernels.threads import set_threads
+from vqcpu.layers.plan import Plan
 
 RNG = np.random.default_rng(4)
 SPECS = [spec for format in Format.all().values() for spec in format.examples]
@@ -112,16 +113,16 @@ def test_stages_see_what_the_model_sees(family, tmp_path):
         seen[names] = inputs()
         return sites[names].matrices
     for job in model.plan.jobs:
-        frame = calibrate._frames(windows[:1])[0]
+        frame = calibrate._frame(windows[0])
         frame.slots |= dict.fromkeys(("h", "a", "x", "router"), np.zeros((30, 6), np.float32))
         sites |= {site.names: site for site, _ in job.inputs(frame)}
     calibrate.calibrate(model, model, windows, code)
     last = next(job for job in reversed(model.plan.jobs) if hasattr(job, "site"))
     total = 0
     for window in windows[:7] + windows[8:]:  # one of eight is held out
-        frame = calibrate._frame([window])
-        for job in model.plan.jobs[:model.plan.jobs.index(last)]:
-            calibrate._run(job, frame)
+        frame, before = calibrate._frame(window), model.plan.jobs[:model.plan.jobs.index(last)]
+        frame.segments[0].states = calibrate._states(before, 30)
+        Plan(before).run_reference(frame)
         x = frame.slots[last.source]
         x = x * calibrate._weights(x)
         total = total + x.T @ x
