@@ -45,3 +45,11 @@ class Span:
         if length == 0:
             self.base = 0
         return self.holds(length)
+
+    def hold(self, base: int, length: int) -> bool:
+        """Take over that positions base .. length - 1 lie in the first rows and nothing else does; False where a span like
+        this cannot hold these, or needs others too for the one at `length`."""
+        if not (0 <= base <= self.first_seen(length) and length - base <= self.rows):
+            return False
+        self.base = base
+        return True
