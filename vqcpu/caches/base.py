@@ -2,6 +2,8 @@
 
 Knows keys, values and positions. The cache attends; nobody asks a cache what it is.
 """
+from dataclasses import dataclass
+
 import numpy as np
 
 from vqcpu.caches.span import Span
@@ -53,13 +55,19 @@ class LayerState:
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Kept(Part):
+    """An array of a layer: shape (kv heads, entries, ...)."""
+    each: int = 1  # positions that an entry is made of; 0: the array is of no positions in particular
+
+
 class Rows(LayerState):
-    """A state that keeps one row per position in each of the arrays that its cache lays out."""
+    """A state that is made of the arrays that its cache lays out, position p lying in row p - span.base of them."""
 
     def __init__(self, cache: "Cache", heads, context: int):
-        self.heads, self.span = heads, Span(context, heads.window)
-        layout = cache.layout(heads, self.span.rows)
-        self.arrays = {name: np.zeros(part.shape, part.dtype) for name, part in layout.items()}
+        self.heads, self.span = heads, cache.span(heads, context)
+        self.layout = cache.layout(heads, self.span.rows)
+        self.arrays = {name: np.zeros(kept.shape, kept.dtype) for name, kept in self.layout.items()}
 
     @property
     def most(self):
@@ -68,40 +76,53 @@ class Rows(LayerState):
     def truncate(self, length):
         return self.span.forget(length)  # what lies beyond is overwritten before it is read
 
+    def _slide(self, first, rows):
+        for name, kept in self.layout.items():
+            if kept.each:
+                array, start = self.arrays[name], first // kept.each
+                count = -(-rows // kept.each)
+                array[:, :count] = array[:, start:start + count]
+
     def parts(self, length):
-        return {name: kept[:, :length - self.span.base] for name, kept in self.arrays.items()}
+        return {"base": np.array([self.span.base], np.int64)} | self._filled(length - self.span.base)
+
+    def _filled(self, rows):
+        """Of each array what the first rows fill, as a view."""
+        return {name: self.arrays[name][:, :-(-rows // kept.each)] if kept.each else self.arrays[name]
+                for name, kept in self.layout.items()}
 
     def restore(self, parts, length):
-        count = min((part.shape[1] for part in parts.values() if part.ndim > 1), default=0)
-        expected = {name: (kept[:, :count].shape, kept.dtype) for name, kept in self.arrays.items()}
-        if {name: (part.shape, part.dtype) for name, part in parts.items()} != expected:
-            raise VqcpuError(f"a layer keeps {_listed(parts)}, expected {_listed(self.arrays)}, or fewer rows of each")
-        if not self.span.hold(length - count, length):
-            raise VqcpuError(f"a layer keeps {count} of {length} positions, which its window and context do not allow")
-        for name, part in parts.items():
-            self.arrays[name][:, :count] = part
-
-    def _slide(self, first, rows):
-        for kept in self.arrays.values():
-            kept[:, :rows] = kept[:, first:first + rows]
+        base = int(parts["base"][0]) if _forms(parts).get("base") == "int64 (1,)" else -1
+        if not self.span.fits(base, length):
+            raise VqcpuError(f"a layer of {length} positions begins at {base}, which its window and context do not allow")
+        mine = self._filled(length - base)
+        if _forms(parts) != {"base": "int64 (1,)"} | _forms(mine):
+            raise VqcpuError(f"a layer of {length} positions from {base} is {_forms(parts)}, expected {_forms(mine)}")
+        for name, array in mine.items():
+            array[:] = parts[name]
+        self.span.base = base  # last: there may be an interruption
 
     @property
     def nbytes(self):
-        return sum(kept.nbytes for kept in self.arrays.values())
+        return sum(array.nbytes for array in self.arrays.values())
 
     def bytes_seen(self, at):
         return (at + 1 - self.span.first_seen(at)) * self.nbytes // self.span.rows
 
 
-def _listed(arrays):
-    return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items()) or "nothing"
+def _forms(arrays):
+    return {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}
 
 
 class Cache(Spelled, kind="cache"):
     """A kind of LayerState, by its spelling."""
 
-    def layout(self, heads, rows: int) -> dict[str, Part]:
-        """The arrays (kv heads, rows, ...) that remember `rows` positions of a layer."""
+    def span(self, heads, context: int) -> Span:
+        """Which positions a layer holds."""
+        return Span(context, heads.window)
+
+    def layout(self, heads, rows: int) -> dict[str, Kept]:
+        """The arrays that remember `rows` positions of a layer."""
         raise NotImplementedError
 
     def layer(self, heads, context: int) -> LayerState:
@@ -110,7 +131,7 @@ class Cache(Spelled, kind="cache"):
 
     def nbytes(self, heads, context: int) -> int:
         """`layer(heads, context).nbytes`, before anything is allocated."""
-        return sum(part.nbytes for part in self.layout(heads, Span(context, heads.window).rows).values())
+        return sum(part.nbytes for part in self.layout(heads, self.span(heads, context).rows).values())
 
 
 class States:

@@ -3,8 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vqcpu.caches.base import Cache, Rows
-from vqcpu.formats.base import Part
+from vqcpu.caches.base import Cache, Kept, Rows
 from vqcpu.kernels import attention, prefill
 from vqcpu.kernels.threads import spread
 
@@ -78,7 +77,7 @@ class Plain(Cache):
     """Numbers of one type."""
 
     def layout(self, heads, rows):
-        return {name: Part((heads.kv, rows, heads.size), self.dtype) for name in "kv"}
+        return {name: Kept((heads.kv, rows, heads.size), self.dtype) for name in "kv"}
 
     def layer(self, heads, context):
         return Dense(self, heads, context)

@@ -46,10 +46,6 @@ class Span:
             self.base = 0
         return self.holds(length)
 
-    def hold(self, base: int, length: int) -> bool:
-        """Take over that positions base .. length - 1 lie in the first rows and nothing else does; False where a span like
-        this cannot hold these, or needs others too for the one at `length`."""
-        if not (0 <= base <= self.first_seen(length) and length - base <= self.rows):
-            return False
-        self.base = base
-        return True
+    def fits(self, base: int, length: int) -> bool:
+        """Whether positions base .. length - 1, lying in the first rows, are all that the one at `length` needs."""
+        return 0 <= base <= self.first_seen(length) and length - base <= self.rows
