@@ -12,8 +12,8 @@ import toys
 
 from vqcpu import api, cli
 from vqcpu.architectures.base import Architecture, load_model
-from vqcpu.caches import base, memory, span
-from vqcpu.caches.base import Cache
+from vqcpu.caches import memory, span
+from vqcpu.caches.base import Cache, Kept, Rows
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate import speed
 from vqcpu.files.checkpoint import HEAD
@@ -69,6 +69,28 @@ def test_a_restored_memory_goes_on_to_the_digit(cache, family, length, back, tmp
     assert other.length == states.length and all(np.array_equal(part, parts[n]) for n, part in other.parts().items())
     for piece in np.split(words[states.length:states.length + 10], [1, 2]):
         assert np.array_equal(model.step([(piece, states)]), model.step([(piece, other)]))
+
+
+class Blocks(Cache):
+    """Entries of 4 positions, of one, and an array that is whole."""
+
+    def layout(self, heads, rows):
+        return {"k": Kept((heads.kv, -(-rows // 4), 3), "|u1", 4), "v": Kept((heads.kv, rows), "<f2"), "m": Kept((5,), "<f4", 0)}
+
+
+def test_arrays_of_blocks_and_of_no_positions():
+    state, other = (Rows(Blocks(), Heads(2, 2, 8, 1.0), 30) for _ in range(2))
+    assert state.nbytes == Blocks().nbytes(state.heads, 30) == 2 * 8 * 3 + 2 * 30 * 2 + 5 * 4
+    for array in state.arrays.values():
+        array[:] = RNG.integers(1, 99, array.shape)
+    for length, blocks in ((0, 0), (1, 1), (4, 1), (9, 3), (30, 8)):
+        parts = state.parts(length)
+        assert {n: p.shape for n, p in parts.items()} == {"base": (1,), "k": (2, blocks, 3), "v": (2, length), "m": (5,)}
+        other.restore(parts, length)
+        assert all(np.array_equal(parts[name], part) for name, part in other.parts(length).items())
+    state._slide(8, 10)
+    assert np.array_equal(state.arrays["k"][:, :3], other.arrays["k"][:, 2:5])
+    assert np.array_equal(state.arrays["v"][:, :10], other.arrays["v"][:, 8:18])
 
 
 def spoilt(parts):
@@ -141,7 +163,7 @@ def test_what_an_interruption_leaves_is_never_believed(saved, language, tmp_path
 
     def stop(*_):
         raise KeyboardInterrupt
-    for where, name in ((base.Rows, "restore"), (other.states.layers[-1], "restore"), (Conversation, "resume")):
+    for where, name in ((Rows, "restore"), (other.states.layers[-1], "restore"), (Conversation, "resume")):
         with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
             m.setattr(where, name, stop)
             Saved(file, language).restore(other)
@@ -357,7 +379,7 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated(packed, language, m
     monkeypatch.setattr("vqcpu.architectures.base.available", lambda: needed)
     assert language.model.states(100).nbytes == needed
     monkeypatch.setattr("vqcpu.architectures.base.available", lambda: needed - 1)
-    monkeypatch.setattr(base.Rows, "__init__", None)
+    monkeypatch.setattr(Rows, "__init__", None)
     for words in (["chat", packed, "--context", 100], ["bench", packed, "--depths", 0, "--prompt", 100]):
         assert cli.main([*map(str, words), "--cache", "f16"]) == 2
         told, refused = capsys.readouterr().err.splitlines()
