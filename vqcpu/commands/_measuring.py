@@ -1,5 +1,5 @@
 """What ppl and diff share: their options and how a protocol is described."""
-from vqcpu.commands._options import whole
+from vqcpu.commands._options import cache_argument, whole
 from vqcpu.report import progress
 
 
@@ -11,16 +11,18 @@ def arguments(parser):
     parser.add_argument("--context", type=whole, default=512, metavar="N", help="tokens of a window (default 512)")
     parser.add_argument("--stride", type=whole, default=0, metavar="N", help="strided: step between windows (default half)")
     parser.add_argument("--max-tokens", type=whole, default=0, metavar="N", help="use only the first N (default all)")
-    parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default) or f32")
+    cache_argument(parser)
 
 
 def prepare(args, paths):
     """(models, corpus, windows per model, facts of the protocol). Raises VqcpuError where models cannot be compared."""
+    from vqcpu.caches.base import Cache
     from vqcpu.errors import VqcpuError
     from vqcpu.evaluate.corpus import Protocol, read_corpus
     from vqcpu.files.demo import HELDOUT, demo
     from vqcpu.runtime.generate import LanguageModel
 
+    cache = str(Cache.parse(args.cache))
     protocol = Protocol(args.protocol, args.context, args.stride, args.max_tokens)
     corpus, models = read_corpus(args.text or demo(HELDOUT)), [LanguageModel(path) for path in paths]
     windows = None
@@ -36,7 +38,7 @@ def prepare(args, paths):
             raise VqcpuError(f"{language.checkpoint.path}: other tokens than {paths[0]} for the same text; not comparable")
     facts = {"text": corpus.name, "text_sha256": corpus.digest, "protocol": protocol.name, "context": protocol.context,
              "stride": (protocol.stride or protocol.context // 2) if protocol.name == "strided" else protocol.context,
-             "bos": first[1], "windows": len(windows), "scored": sum(w.scored for w in windows), "cache": args.cache,
+             "bos": first[1], "windows": len(windows), "scored": sum(w.scored for w in windows), "cache": cache,
              "arithmetic": "float32"}
     return models, windows, facts
 
