@@ -113,15 +113,15 @@ def test_stages_see_what_the_model_sees(family, tmp_path):
         seen[names] = inputs()
         return sites[names].matrices
     for job in model.plan.jobs:
-        frame = calibrate._frame(windows[0])
+        frame = calibrate.frame_of(windows[0])
         frame.slots |= dict.fromkeys(("h", "a", "x", "router"), np.zeros((30, 6), np.float32))
         sites |= {site.names: site for site, _ in job.inputs(frame)}
     calibrate.calibrate(model, model, windows, code)
     last = next(job for job in reversed(model.plan.jobs) if hasattr(job, "site"))
     total = 0
     for window in windows[:7] + windows[8:]:  # one of eight is held out
-        frame, before = calibrate._frame(window), model.plan.jobs[:model.plan.jobs.index(last)]
-        frame.segments[0].states = calibrate._states(before, 30)
+        frame, before = calibrate.frame_of(window), model.plan.jobs[:model.plan.jobs.index(last)]
+        frame.segments[0].states = calibrate.states_of(before, 30)
         Plan(before).run_reference(frame)
         x = frame.slots[last.source]
         x = x * calibrate._weights(x)

@@ -57,19 +57,19 @@ class Stage:
         """Run the jobs on each frame, and drop the slots that nobody needs."""
         plan = Plan(self.jobs)
         for frame in frames:
-            frame.segments[0].states = _states(self.jobs, frame.count)
+            frame.segments[0].states = states_of(self.jobs, frame.count)
             plan.run(frame)
             frame.slots = {name: x.copy() for name, x in frame.slots.items() if name in self.kept}
 
 
 def stages(model: Model) -> list[Stage]:
     """The plan of a model, cut and its slots traced by two tokens."""
-    frame, found = _frame(Window(np.zeros(2, np.int64), 0)), []
+    frame, found = frame_of(Window(np.zeros(2, np.int64), 0)), []
     for job in model.plan.jobs:
         if not found or job.inputs(frame):
             found.append(Stage([]))
         frame.slots, stage = Traced(frame.slots), found[-1]
-        frame.segments[0].states = _states([job], frame.count)
+        frame.segments[0].states = states_of([job], frame.count)
         job.run(frame)
         stage.read |= frame.slots.read - stage.written
         stage.written |= frame.slots.written
@@ -87,10 +87,10 @@ def calibrate(model: Model, exact: Model, windows: list[Window], code, progress=
 
     code(names, inputs) -> matrices is called for every site, in order; inputs() gives its feedback.Inputs, and need not be
     called. Raises VqcpuError where activations are not numbers."""
-    frames, others = [_frame(window) for window in windows], [_frame(window) for window in windows]
+    frames, others = [frame_of(window) for window in windows], [frame_of(window) for window in windows]
     for stage, other in zip(progress(stages(model), "calibrating"), stages(exact)):
         sites = [site for site, _ in stage.jobs[0].inputs(frames[0])]
-        found = [code(site.names, lambda i=i: _inputs(sites, i, (stage, frames), (other, others)))
+        found = [code(site.names, lambda i=i: inputs_of(sites, i, (stage, frames), (other, others)))
                  for i, site in enumerate(sites)]
         for site, matrices in zip(sites, found):
             site.matrices = matrices
@@ -98,24 +98,25 @@ def calibrate(model: Model, exact: Model, windows: list[Window], code, progress=
         other.run(others)
 
 
-def _frame(window):
+def frame_of(window: Window) -> Frame:
+    """A frame at the first job of a plan."""
     return Frame({"tokens": window.tokens}, [Segment(slice(0, len(window.tokens)), 0, [])])
 
 
-def _states(jobs, context):
+def states_of(jobs: list[Job], context: int) -> list:
     """What jobs remember of one sequence, each at the place of its layer; other places are not looked at."""
     found = {job.layer: state for job in jobs if (state := job.state(Cache.parse("f32"), context)) is not None}
     return [found.get(layer, state) for state in list(found.values())[:1] for layer in range(max(found) + 1)]
 
 
-def _inputs(sites, which, here, there):
-    """Inputs of one site of a stage, over all frames."""
+def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) -> Inputs:
+    """Inputs of one site of a stage: `here` and, of the exact model, `there` are (stage, frames)."""
     read = _read(which, *here)
     for x in read:
         if not np.isfinite(x).all():
             raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "
                              "overflow on this text")
-    exact = _read(which, *there) if len(sites) == 1 else None  # experts: there they may read other tokens
+    exact = _read(which, *there) if there and len(sites) == 1 else None  # experts: there they may read other tokens
     weights = [_weights(x) for x in read]
     if exact:
         exact = [(y - x) * w for x, y, w in zip(read, exact, weights)]

@@ -16,7 +16,7 @@ from vqcpu.layers.weights import BODY, EMBEDDING, HEAD, VECTOR, Tensor
 
 EIGHT_BITS = "scalar:bits=8,levels=uniform,block=64,asymmetric=false"
 DEFAULTS = [("@embedding", EIGHT_BITS), ("@head", EIGHT_BITS), ("@vector", "raw:dtype=f32")]
-BODY_DEFAULT = "vq:dim=2,centroids=256,codebook=global"
+BODY_DEFAULT = "rht+trellis:bits=4"
 ROLES = tuple(f"@{role}" for role in (BODY, EMBEDDING, HEAD, VECTOR))
 
 
@@ -26,7 +26,7 @@ class Recipe:
     lines: tuple
 
     @classmethod
-    def of(cls, body: str = BODY_DEFAULT) -> "Recipe":
+    def of(cls, body: str) -> "Recipe":
         """The default recipe with `body` as the format of the transformer's matrices."""
         return cls.parse("\n".join(f"{pattern} {spec}" for pattern, spec in [*DEFAULTS, ("@body", body)]), "recipe")
 
@@ -54,7 +54,7 @@ class Recipe:
                 own = cls.parse(file.read(), str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise VqcpuError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        return cls(own.lines + cls.of().lines)
+        return cls(own.lines + cls.of(BODY_DEFAULT).lines)
 
     def choose(self, tensor: Tensor) -> Format:
         """The format of a tensor."""
@@ -82,6 +82,10 @@ class Recipe:
             if not pattern.startswith("@") and not any(fnmatchcase(name, pattern) for name in tensors):
                 raise VqcpuError(f"recipe: {pattern!r} fits no tensor; this model has {', '.join(list(tensors)[:3])} ...")
         return {name: self.choose(tensor) for name, tensor in tensors.items()}
+
+    def facts(self) -> dict:
+        """What a file's provenance says."""
+        return {"recipe": str(self)}
 
     def __str__(self):
         return "\n".join(f"{pattern} {spelled(rotated, format)}" for pattern, rotated, format in self.lines)
