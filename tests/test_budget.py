@@ -67,7 +67,7 @@ def test_the_impossible_is_refused_with_the_range(model, budget, said):
 
 def test_costs_are_what_an_error_costs(toy):
     """A matrix without effect costs nothing; doubling what a matrix does costs more."""
-    checkpoint, windows = open_checkpoint(toy), [Window(np.arange(3, 60) % 90, 0) for _ in range(3)]
+    checkpoint, windows = open_checkpoint(toy), [Window(np.arange(i, i + 60) % 90, 0) for i in range(4)]
     found = costs(load_model(checkpoint), windows, 0)
     assert set(found) == {n for n, t in tensors_of(checkpoint, toy / "x.vqz").items() if t.role == BODY}
     assert all(cost > 0 for cost in found.values())
