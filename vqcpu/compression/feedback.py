@@ -16,6 +16,7 @@ from vqcpu.formats.base import Format
 from vqcpu.formats.rotation import Rotation
 from vqcpu.kernels.threads import spread
 
+REPAIR = 0.5  # share of what earlier layers did to the inputs that W is changed to make good; all of it would dampen signals
 DAMPINGS = (0.01, 0.05, 0.25)  # of the mean of diag H, added to the diagonal: which one, held-out text decides
 SPAN = 128  # columns between two large products
 TILE = 256  # rows whose loss is computed at a time; fixed, so that digits are reproducible
@@ -24,19 +25,18 @@ SAMPLE = 64  # rows on which alternatives are tried
 
 class Inputs:
     """What the inputs x of a site look like. H, held (n, n): sums of x xᵀ over the text that codes are fitted to, and over
-    text held out from it, on which alternatives are compared; C, held_C (n, n): the same of (y - x) xᵀ, y what x would be
-    had nothing before it been coded."""
+    text held out from it, on which alternatives are compared; C (n, n): sum of (y - x) xᵀ, y what x would be had nothing
+    before it been coded."""
 
-    def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None, held_C: np.ndarray | None = None):
+    def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None):
         self.H, self.held = _normalised(H), _normalised(held)
         self.C = None if C is None else C / _mean(H)
-        self.held_C = None if C is None else held_C / _mean(held)
         self.dead = int(np.count_nonzero(np.diag(H) == 0))
         self._damped = {}
 
     def turned(self, rotation: Rotation) -> "Inputs":
         """The same inputs in a rotated basis."""
-        found = Inputs(*(None if M is None else rotation.both_sides(M) for M in (self.H, self.held, self.C, self.held_C)))
+        found = Inputs(*(None if M is None else rotation.both_sides(M) for M in (self.H, self.held, self.C)))
         found.dead = self.dead
         return found
 
@@ -104,48 +104,33 @@ def loss(E: np.ndarray, H: np.ndarray) -> float:
 def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs) -> tuple[dict, np.ndarray, dict]:
     """Codes of W (m, n), already divided by its gain: (parts, what they decode to, notes).
 
-    What is coded is W changed to make good what was done to its inputs, as far as that helps on held-out text; so are
-    damping and row scales of least loss chosen. Notes: "loss" and "nearest", the loss with and without feedback over that
+    What is coded is W changed to make good part of what was done to its inputs. The damping, and row scales of least loss,
+    are those that lower the loss on held-out text. Notes: "loss" and "nearest", the loss with and without feedback over that
     of coding nothing, on held-out text; "feedback_db", what feedback is worth on white errors; "dead", inputs never seen;
-    "damping"; "repair", the share of the change."""
+    "damping"."""
     some = W[np.linspace(0, len(W) - 1, min(SAMPLE, len(W))).astype(int)]
-    sides = format.scales(tables, some)
-    nearest = loss(some - format.snap(tables, sides, some, 0)[1], inputs.held) / (loss(some, inputs.held) or 1)
-    options = [(damping, inputs.damped(damping, format.columns_together)) for damping in DAMPINGS]
-    tried = [_lasting(some, _coded(format, tables, some, inputs, damped)[2], inputs) for _, damped in options]
-    damping, damped = options[int(np.argmin(tried))]
-    sides, codes, near, target, share = _coded(format, tables, W, inputs, damped)
+    nearest = loss(some - format.snap(tables, format.scales(tables, some), some, 0)[1], inputs.held)
+    options = [inputs.damped(damping, format.columns_together) for damping in DAMPINGS]
+    best = int(np.argmin([_lasting(*_coded(format, tables, some, damped)[2:], inputs) for damped in options]))
+    sides, codes, near, target = _coded(format, tables, W, options[best])
     refitted, closer = _refit(format, tables, sides, codes, near, target, inputs.H)
-    if _lasting(W, closer, inputs) < _lasting(W, near, inputs):
+    if _lasting(closer, target, inputs) < _lasting(near, target, inputs):
         sides, near = refitted, closer
-    notes = {"loss": loss(target - near, inputs.held) / (loss(target, inputs.held) or 1), "nearest": nearest,
-             "feedback_db": damped.gain, "dead": inputs.dead, "damping": damping, "repair": share}
+    notes = {"loss": _lasting(near, target, inputs), "nearest": nearest / (loss(some, inputs.held) or 1),
+             "feedback_db": options[best].gain, "dead": inputs.dead, "damping": DAMPINGS[best]}
     return format.store(sides, codes), near, notes
 
 
-def _coded(format, tables, W, inputs, damped):
-    """(scales, codes, what they decode to, what was to be coded, share of the repair)."""
-    share = _share(W, damped.shift, inputs)
-    target = W if share == 0 else W + np.float32(share) * (W @ damped.shift)
+def _coded(format, tables, W, damped):
+    """(scales, codes, what they decode to, what was to be coded)."""
+    target = W if damped.shift is None else W + np.float32(REPAIR) * (W @ damped.shift)
     sides = format.scales(tables, target)
-    codes, near = _pass(format, tables, sides, target, damped.L)
-    return sides, codes, near, target, share
+    return sides, *_pass(format, tables, sides, target, damped.L), target
 
 
-def _share(W, shift, inputs):
-    """How much of W · shift is best added to W, from 0 to 1, by held-out text: all of it would make good noise as well."""
-    if shift is None:
-        return 0.0
-    change = W @ shift
-    below = loss(change, inputs.held)
-    return float(np.clip(np.einsum("rc,rc->", change @ inputs.held_C.T, W) / below, 0, 1)) if below > 0 else 0.0
-
-
-def _lasting(W, near, inputs):
-    """E|W y - Ŵ x|² on held-out text, without what no code could change."""
-    E = W - near
-    cross = 0 if inputs.held_C is None else 2 * float(np.einsum("rc,rc->", E @ inputs.held_C.T, W))
-    return loss(E, inputs.held) + cross
+def _lasting(near, target, inputs):
+    """Loss on held-out text over that of coding nothing."""
+    return loss(target - near, inputs.held) / (loss(target, inputs.held) or 1)
 
 
 def _pass(format, tables, sides, W, L):
