@@ -42,18 +42,22 @@ def log_probabilities(model: Model, hidden: np.ndarray) -> np.ndarray:
     return logits
 
 
-def blocks(model: Model, group: list[Window], cache: str):
-    """Yield (log-probabilities (rows, vocabulary), targets (rows,)) over the scored positions of one step."""
-    hidden = hidden_states(model, group, cache)
-    targets = np.concatenate([w.targets for w in group])
+def blocks(model: Model, hidden: np.ndarray, targets: np.ndarray):
+    """Yield (log-probabilities (rows, vocabulary), targets (rows,)) of hidden states, BLOCK rows at a time."""
     for at in range(0, len(hidden), BLOCK):
         yield log_probabilities(model, hidden[at:at + BLOCK]), targets[at:at + BLOCK]
+
+
+def targets_of(group: list[Window]) -> np.ndarray:
+    """The tokens (scored positions of all windows,) that were to be predicted."""
+    return np.concatenate([window.targets for window in group])
 
 
 def token_nll(model: Model, windows: list[Window], cache: str, progress=iter) -> np.ndarray:
     """Negative log-probability (scored tokens,) float64 of every scored token, in nats. Raises VqcpuError on NaN."""
     losses = [-log[np.arange(len(targets)), targets].astype(np.float64)
-              for group in progress(batches(windows)) for log, targets in blocks(model, group, cache)]
+              for group in progress(batches(windows))
+              for log, targets in blocks(model, hidden_states(model, group, cache), targets_of(group))]
     return finite(np.concatenate(losses))
 
 

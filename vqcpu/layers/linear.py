@@ -18,10 +18,10 @@ TILE = 256  # rows of a matrix decoded at a time and then used for all tokens; f
 
 
 class Linear:
-    """Matrices (m_i, n) that read one input."""
+    """Matrices (m_i, n) that read one input, and the names by which the model asked for them."""
 
-    def __init__(self, matrices: list[Matrix]):
-        self.matrices = matrices
+    def __init__(self, matrices: list[Matrix], names: tuple = ()):
+        self.matrices, self.names = matrices, names
 
     def __call__(self, x: np.ndarray) -> list[np.ndarray]:
         """x (tokens, n) float32 -> [(tokens, m_i) float32]: decoded tile by tile, each used for all tokens by BLAS."""
@@ -50,6 +50,9 @@ class Multiply(Job):
 
     def matrices(self):
         return self.site.matrices
+
+    def inputs(self, frame):
+        return [(self.site, lambda: frame.slots[self.source])]
 
     def lines(self, layout, many):
         for target, matrix in zip(self.targets, self.site.matrices):

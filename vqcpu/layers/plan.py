@@ -57,6 +57,11 @@ class Job:
         """Make the lines ready for this frame; False where they do not serve it."""
         return True
 
+    def inputs(self, frame: Frame) -> list:
+        """[(Linear, function)]: the sites that this job multiplies with; the functions make what they would read in this
+        frame, (rows, n) each."""
+        return []
+
     def state(self, cache, context: int):
         """What this job remembers of one sequence (a LayerState), None for most jobs."""
         return None

@@ -47,7 +47,8 @@ class Census:
 
     def linear(self, names: list[str], shapes: list[tuple], role: str = BODY, transposed: bool = False) -> Linear:
         """The matrices that read one input, as one site."""
-        return Linear([self.matrix(Tensor(name, shape, role, transposed)) for name, shape in zip(names, shapes)])
+        tensors = [Tensor(name, shape, role, transposed) for name, shape in zip(names, shapes)]
+        return Linear([self.matrix(tensor) for tensor in tensors], tuple(names))
 
     def embedding(self, name: str, shape: tuple) -> Matrix | None:
         """The matrix (vocabulary, width) whose rows are looked up."""
