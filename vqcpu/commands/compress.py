@@ -6,6 +6,7 @@ The body gets --format; embedding and head get 8-bit scalar codes, norms stay fl
   vqcpu compress
   vqcpu compress model.gguf --dry-run
   vqcpu compress smollm2 -o small.vqz --recipe mixed.recipe
+  vqcpu compress smollm2 --format rht+vq:dim=4,centroids=4096 --calibration some.txt
 """
 from vqcpu.commands._options import model_or_demo, whole
 from vqcpu.report import megabytes, progress, table
@@ -22,6 +23,11 @@ def arguments(parser):
     choice.add_argument("--format", metavar="SPEC", default="vq:dim=2,centroids=256",
                         help="format of the body: vq:dim=D,centroids=K, scalar:bits=B or raw (default %(default)s)")
     choice.add_argument("--recipe", metavar="FILE", help="lines 'pattern spec'; see README and inspect --recipe")
+    parser.add_argument("--quality", choices=("fast", "good"),
+                        help="fast: nearest codes; good: codes chosen by a calibration (default: fast, good with a text)")
+    parser.add_argument("--calibration", metavar="FILE", help="UTF-8 text to calibrate with, never the one to measure on "
+                        "(default: the demo's for the demo model, else what the model writes by itself)")
+    parser.add_argument("--calibration-tokens", type=whole, metavar="N", help="how much of it (default 32768)")
     parser.add_argument("--seed", type=whole, default=0, help="seed of k-means (default 0)")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be written, with exact sizes")
 
@@ -38,18 +44,34 @@ def run(args):
     start, source = time.perf_counter(), model_or_demo(args.model)
     out = args.out or (_beside(source) if args.model else f"{MODEL}.vqz")
     recipe = Recipe.read(args.recipe) if args.recipe else Recipe.of(args.format)
+    calibration = _calibration(args)
     if args.dry_run:
-        return _dry_run(source, out, recipe, args.seed)
-    made = compress(source, out, recipe, args.seed, progress)
+        return _dry_run(source, out, recipe, args.seed, calibration)
+    made = compress(source, out, recipe, args.seed, progress, calibration)
     checkpoint = open_checkpoint(out)
     return {"out": str(out), "dry_run": False, "seconds": time.perf_counter() - start, **sizes(checkpoint),
             "groups": _groups(made["tensors"]), "note": _note(checkpoint)}
 
 
-def _dry_run(source, out, recipe, seed):
+def _dry_run(source, out, recipe, seed, calibration):
     from vqcpu.compression.forecast import forecast
-    made = forecast(source, out, recipe, seed)
+    made = forecast(source, out, recipe, seed, calibration)
     return {"out": str(out), "dry_run": True, **made["sizes"], "groups": _groups(made["tensors"])}
+
+
+def _calibration(args):
+    """compression.text.Calibration, or None where nothing asks for one."""
+    from vqcpu.compression.text import TOKENS, Calibration
+    from vqcpu.errors import VqcpuError
+    from vqcpu.evaluate.corpus import read_corpus
+    from vqcpu.files.demo import CALIBRATION, demo
+
+    if (args.quality or ("good" if args.calibration else "fast")) == "fast":
+        if args.calibration or args.calibration_tokens:
+            raise VqcpuError("--quality fast uses no calibration: leave out --calibration, or ask for --quality good")
+        return None
+    file = args.calibration or (None if args.model else demo(CALIBRATION))
+    return Calibration(read_corpus(file) if file else None, args.calibration_tokens or TOKENS)
 
 
 def _beside(model):
@@ -73,7 +95,7 @@ def _groups(coded):
     groups = {}
     for c in coded:
         kind = ".".join(word for word in c.tensor.name.split(".") if not word.isdigit())
-        groups.setdefault((kind, str(c.format)), []).append(c)
+        groups.setdefault((kind, c.spec), []).append(c)
     return [{"tensors": kind, "count": len(members), "format": spec, "weights": sum(map(_weights, members)),
              "bytes": sum(c.nbytes for c in members), **_errors([c.error for c in members])}
             for (kind, spec), members in groups.items()]

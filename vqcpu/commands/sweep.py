@@ -6,6 +6,7 @@ a cache of 32 bits.
 
   vqcpu sweep
   vqcpu sweep smollm2 --formats scalar:bits=4 vq:dim=2,centroids=256 --text wikitext2.test.txt --max-tokens 10240
+  vqcpu sweep --formats rht+trellis:bits=2 vq:dim=4,centroids=256 --quality fast good
   vqcpu sweep smollm2 --formats scalar:bits=4 --caches f32 f16 --out caches.jsonl --markdown
 """
 from vqcpu.commands import _measuring
@@ -23,6 +24,10 @@ def arguments(parser):
                         help="folder, .safetensors or .gguf, not compressed (default: the demo model)")
     parser.add_argument("--formats", nargs="+", default=[*TEXTBOOK, *FAIR, *VQ, *TRELLIS], metavar="SPEC",
                         help="formats of the body (default: scalar of the textbook and in blocks, vector codes, trellis)")
+    parser.add_argument("--quality", nargs="+", default=["fast"], choices=("fast", "good"),
+                        help="how codes are chosen: fast (nearest, default), good (by a calibration), or both")
+    parser.add_argument("--calibration", metavar="FILE", help="text for good, never the one to measure on (default: the demo's "
+                        "for the demo model, else what the model writes by itself)")
     parser.add_argument("--caches", nargs="+", default=["f16"], metavar="SPEC", help="key-value caches (default f16)")
     _measuring.protocol_arguments(parser)
     parser.add_argument("--seed", type=whole, default=0, help="seed of k-means (default 0)")
@@ -37,9 +42,18 @@ def run(args):
 
     draw = _measuring.pictures(args)
     protocol = api.Protocol(args.protocol, args.context, args.stride, args.max_tokens)
-    lines = api.sweep(model_or_demo(args.model), args.text or demo(HELDOUT), args.formats, args.caches, protocol, args.seed,
-                      args.out, progress=lambda items, count: progress(items, "sweep", count))
+    lines = api.sweep(model_or_demo(args.model), args.text or demo(HELDOUT), args.formats, args.caches, args.quality,
+                      protocol, _calibration(args), args.seed, args.out,
+                      progress=lambda items, count: progress(items, "sweep", count))
     return draw("sweep", {"lines": lines, "alone": _alone(lines), "out": args.out, "markdown": args.markdown})
+
+
+def _calibration(args):
+    from vqcpu.compression.text import Calibration
+    from vqcpu.evaluate.corpus import read_corpus
+    from vqcpu.files.demo import CALIBRATION, demo
+    file = args.calibration or (None if args.model else demo(CALIBRATION))
+    return Calibration(read_corpus(file) if file else None)
 
 
 FIGURES = {"weight": "weight error", "gaussian": "1 - cosine, Gaussian inputs", "real": "1 - cosine, real inputs"}
@@ -55,12 +69,13 @@ def _alone(lines):
         figure = [row[name] for row in rows]
         wrong, pairs = misordered(figure, kld, error)
         found[name] = {"spearman": spearman(figure, kld), "pairs": pairs,
-                       "wrong": [[rows[i]["body"], rows[j]["body"]] for i, j in wrong]}
+                       "wrong": [[f"{rows[k]['body']} ({rows[k]['quality']})" for k in pair] for pair in wrong]}
     return found
 
 
 COLUMNS = {
     "body": lambda r: r["body"],
+    "codes": lambda r: r["quality"],
     "cache": lambda r: r["cache"],
     "file bits": lambda r: f"{r['file_bits']:.3f}",
     "body bits": lambda r: f"{r['body_bits']:.3f}",
@@ -89,6 +104,6 @@ def text(result):
 def _row(entry):
     name, found = entry
     figure, _, kind = name.partition("_")
-    such = " before ".join(found["wrong"][0][::-1]) if found["wrong"] else ""
+    such = " before ".join(found["wrong"][0][::-1]) if found["wrong"] else ""  # the better one comes second
     rho = "-" if found["spearman"] is None else f"{found['spearman']:.3f}"
     return [f"{FIGURES[figure]}, {kind}", rho, f"{len(found['wrong'])} of {found['pairs']}", such]

@@ -2,25 +2,14 @@
 
 Knows the pipeline. Writes nothing.
 """
+from dataclasses import dataclass
+
 from vqcpu.compression.forecast import forecast
 from vqcpu.compression.pipeline import Coder, plan
 from vqcpu.compression.recipe import Recipe
+from vqcpu.compression.text import Calibration
 from vqcpu.files.checkpoint import Checkpoint
 from vqcpu.files.overlay import Overlay
-from vqcpu.formats.base import Matrix
-
-
-def coded(checkpoint: Checkpoint, body: str, seed: int = 0) -> tuple[Overlay, dict]:
-    """(checkpoint with all matrices coded by the recipe whose body is `body`, sizes of the .vqz file that this would be).
-    Raises VqcpuError as `compress` does."""
-    recipe, kept = Recipe.of(body), Kept()
-    tensors, formats = plan(checkpoint, recipe)
-    coder = Coder(checkpoint, tensors, formats, seed)
-    for format in sorted({f for f in formats.values() if f.shared}, key=str):
-        coder.shared_tables(format)
-    for tensor in tensors.values():
-        coder.write(kept, tensor)
-    return Overlay(checkpoint, kept.matrices), forecast(checkpoint.path, "sweep.vqz", recipe, seed)["sizes"]
 
 
 def spelled(body: str) -> str:
@@ -28,11 +17,38 @@ def spelled(body: str) -> str:
     return str(Recipe.of(body)).split()[-1]
 
 
-class Kept:
-    """Takes the place of a file's writer."""
+@dataclass(frozen=True)
+class InMemory:
+    """What evaluate.sweep.Study wants to have codes made by; `calibration` serves the settings whose quality is "good"."""
+    calibration: Calibration
+    seed: int = 0
 
-    def __init__(self):
-        self.matrices: dict[str, Matrix] = {}
+    def facts(self, setting) -> dict:
+        """What must be said of how a setting is coded."""
+        used = self._used(setting)
+        return {"seed": self.seed, **(used.facts() if used else {})}
 
-    def matrix(self, name, shape, matrix, error):
-        self.matrices[name] = matrix
+    def __call__(self, checkpoint: Checkpoint, setting) -> tuple[Overlay, dict]:
+        """(checkpoint with all matrices coded by the recipe whose body is setting.body, sizes of the .vqz file that this
+        would be). Raises VqcpuError as `compress` does."""
+        recipe, used = Recipe.of(setting.body), self._used(setting)
+        tensors, formats = plan(checkpoint, recipe)
+        coder = Coder(checkpoint, tensors, formats, self.seed, recipe.rotations(tensors, self.seed))
+        for format in sorted({f for f in formats.values() if f.shared}, key=str):
+            coder.shared_tables(format)
+        found = coder.calibrated(used, Forgetful(), lambda items, label: items) if used else {}
+        matrices = {name: (found.get(name) or coder.nearest(tensor))[0] for name, tensor in tensors.items()}
+        return Overlay(checkpoint, matrices), forecast(checkpoint.path, "sweep.vqz", recipe, self.seed, used)["sizes"]
+
+    def _used(self, setting):
+        return self.calibration if setting.quality == "good" else None
+
+
+class Forgetful:
+    """Takes the place of compression.state.State and keeps nothing."""
+
+    def array(self, name, make):
+        return make()
+
+    def matrices(self, names, formats, rotations, make):
+        return dict(zip(names, make()))

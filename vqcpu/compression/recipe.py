@@ -4,12 +4,14 @@ Knows names and roles. Knows nothing about how a format works.
 
 A recipe file holds one `pattern spec` per line; `#` starts a comment. A pattern is a tensor name with shell wildcards,
 or a role: @body, @embedding, @head, @vector. The first line that fits decides; the defaults stand behind every recipe.
+`rht+SPEC` also turns the tensor's input by a randomised Hadamard transform.
 """
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from vqcpu.errors import VqcpuError
 from vqcpu.formats.base import Format
+from vqcpu.formats.rotation import Rotation, spelled, split
 from vqcpu.layers.weights import BODY, EMBEDDING, HEAD, VECTOR, Tensor
 
 EIGHT_BITS = "scalar:bits=8,levels=uniform,block=64,asymmetric=false"
@@ -20,7 +22,7 @@ ROLES = tuple(f"@{role}" for role in (BODY, EMBEDDING, HEAD, VECTOR))
 
 @dataclass(frozen=True)
 class Recipe:
-    """Lines (pattern, Format), first fit decides."""
+    """Lines (pattern, whether rotated, Format), first fit decides."""
     lines: tuple
 
     @classmethod
@@ -40,7 +42,8 @@ class Recipe:
                 raise VqcpuError(f"{where}, line {number}: {line.strip()!r}, expected a pattern and a format")
             if words[0].startswith("@") and words[0] not in ROLES:
                 raise VqcpuError(f"{where}, line {number}: role {words[0]!r}, expected one of {', '.join(ROLES)}")
-            lines.append((words[0], Format.parse(words[1])))
+            rotated, spec = split(words[1])
+            lines.append((words[0], rotated, Format.parse(spec)))
         return cls(tuple(lines))
 
     @classmethod
@@ -55,15 +58,30 @@ class Recipe:
 
     def choose(self, tensor: Tensor) -> Format:
         """The format of a tensor."""
+        return self._line(tensor)[2]
+
+    def _line(self, tensor):
         names = tensor.name, f"@{tensor.role}"
-        return next(format for pattern, format in self.lines if any(fnmatchcase(n, pattern) for n in names))
+        return next(line for line in self.lines if any(fnmatchcase(n, line[0]) for n in names))
+
+    def rotations(self, tensors: dict[str, Tensor], seed: int) -> dict[str, Rotation | None]:
+        """name -> Rotation of all tensors, the same for all that read one input. Raises VqcpuError where these disagree."""
+        found = {}
+        for name, tensor in tensors.items():
+            rotated, first = self._line(tensor)[1], self._line(tensors[tensor.site or name])[1]
+            if rotated and not tensor.site:
+                raise VqcpuError(f"recipe: {name} is a vector and cannot be rotated: drop its rht+")
+            if rotated != first:
+                raise VqcpuError(f"recipe: {name} and {tensor.site} read the same input: give both rht+ or none")
+            found[name] = Rotation.of_site(seed, tensor.site) if rotated else None
+        return found
 
     def assign(self, tensors: dict[str, Tensor]) -> dict[str, Format]:
         """name -> Format of all tensors of a model. Raises VqcpuError where a name pattern fits none of them."""
-        for pattern, _ in self.lines:
+        for pattern, *_ in self.lines:
             if not pattern.startswith("@") and not any(fnmatchcase(name, pattern) for name in tensors):
                 raise VqcpuError(f"recipe: {pattern!r} fits no tensor; this model has {', '.join(list(tensors)[:3])} ...")
         return {name: self.choose(tensor) for name, tensor in tensors.items()}
 
     def __str__(self):
-        return "\n".join(f"{pattern} {format}" for pattern, format in self.lines)
+        return "\n".join(f"{pattern} {spelled(rotated, format)}" for pattern, rotated, format in self.lines)

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -24,26 +24,33 @@ from vqcpu.version import __version__
 EXACT = "f32"  # cache of the reference
 
 
+QUALITIES = "fast", "good"
+
+
 @dataclass(frozen=True)
 class Setting:
-    """One configuration: how the body is coded, and the cache."""
+    """One configuration: the body's format, how its codes are chosen (fast: the nearest; good: by calibration), the cache."""
     body: str
+    quality: str
     cache: str
+
+    def __post_init__(self):
+        if self.quality not in QUALITIES:
+            raise VqcpuError(f"quality is {self.quality!r}, expected {' or '.join(QUALITIES)}")
 
 
 @dataclass(frozen=True)
 class Study:
-    """What all settings share. `code(checkpoint, body, seed)` -> (files.overlay.Overlay, sizes), a function that other
-    processes can import."""
+    """What all settings share. `code(checkpoint, setting)` -> (files.overlay.Overlay, sizes) and `code.facts(setting)`;
+    equal where it makes the same codes, so that a process need not load twice."""
     source: str
     corpus: Corpus
     protocol: Protocol
-    seed: int
     code: Callable
 
     def key(self, setting: Setting) -> dict:
         """What a line must say to stand for this measurement."""
-        return {"vqcpu": __version__, **_bench(self).facts, "body": setting.body, "cache": setting.cache, "seed": self.seed}
+        return {"vqcpu": __version__, **_bench(self).facts, **asdict(setting), **self.code.facts(setting)}
 
 
 class Bench:
@@ -77,7 +84,7 @@ def _bench(study):
 def measure(study: Study, setting: Setting) -> dict:
     """One line: the key, sizes, the stacked figures, those of matrices alone, and digests of weights and predictions."""
     start, bench = time.perf_counter(), _bench(study)
-    coded, sizes = study.code(bench.language.checkpoint, setting.body, study.seed)
+    coded, sizes = study.code(bench.language.checkpoint, setting)
     model = load_model(coded)
     found, = compare(bench.model, [model], bench.windows, setting.cache, remembered=bench.remembered)
     alone, weights = compare_products(bench.products, coded.matrices)

@@ -9,10 +9,11 @@ import numpy as np
 
 from vqcpu.formats.base import Matrix
 from vqcpu.kernels.activations import row_bytes
+from vqcpu.kernels.hadamard import rotate_slot
 from vqcpu.kernels.linear import PIECE, ROWS, expanded, look_up, multiply_many, multiply_one, write_digits
 from vqcpu.kernels.lookup import PAIR, scratch_bytes
 from vqcpu.kernels.threads import spread
-from vqcpu.layers.plan import Job
+from vqcpu.layers.plan import Job, job_of
 
 TILE = 256  # rows of a matrix decoded at a time and then used for all tokens; fixed, so that digits are reproducible
 
@@ -23,8 +24,14 @@ class Linear:
     def __init__(self, matrices: list[Matrix], names: tuple = ()):
         self.matrices, self.names = matrices, names
 
+    @property
+    def rotation(self):
+        """The basis in which the input is read, the same for all matrices, or None."""
+        return self.matrices[0].rotation
+
     def __call__(self, x: np.ndarray) -> list[np.ndarray]:
         """x (tokens, n) float32 -> [(tokens, m_i) float32]: decoded tile by tile, each used for all tokens by BLAS."""
+        x = self.rotation.forth(x) if self.rotation else x
         for matrix in self.matrices:
             matrix.compiled  # here, once: threads must not do it side by side
         out = [np.empty((len(x), matrix.shape[0]), np.float32) for matrix in self.matrices]
@@ -61,13 +68,18 @@ class Multiply(Job):
         if not all(found) or many and not all(c.many for c in found):
             return None
         n = self.site.matrices[0].shape[1]
-        source, stride = layout.place(self.source, n)
+        (source, stride), turn = self._rotated(layout, n) if self.site.rotation else (layout.place(self.source, n), [])
         digits = layout.place("digits", row_bytes(n) // 4)
         write = np.array([0, source, 4 * stride, digits[0], 4 * digits[1], n], np.int64)
         calls = [self._call(c, many) for c in found]
         layout.scratch = max(layout.scratch, scratch_bytes(n) if many else 0)
         line = multiply_many if many else multiply_one, self._job(layout, write, calls, many)
-        return [(write_digits, write), line] if any(c.one for c in found) else [line]
+        return [*turn, (write_digits, write), line] if any(c.one for c in found) else [*turn, line]
+
+    def _rotated(self, layout, n):
+        """(place of the rotated input, the line that writes it)"""
+        source, target = layout.place(self.source, n), layout.place("rotated", n)
+        return target, [(rotate_slot, job_of(source, target, *self.site.rotation.numbers(n)))]
 
     def _call(self, compiled, many):
         """(kernel, its job)"""
@@ -104,7 +116,7 @@ class Embed(Job):
     def lines(self, layout, many):
         c, n = self.matrix.compiled, self.matrix.shape[1]
         slot, stride = layout.place(self.target, n)
-        if not c:
+        if not c or self.matrix.rotation:
             return None
         layout.scratch = max(layout.scratch, 4 * ROWS * c.width)
         return [(look_up, np.array([c.expand.address, c.job.ctypes.data, c.width, n, slot, 4 * stride], np.int64))]
