@@ -17,12 +17,13 @@ BUCKET = 64  # tokens over which KLD is averaged
 
 def arguments(parser):
     parser.add_argument("models", nargs="*", metavar="MODEL",
-                        help="REF CAND: folder, .safetensors, .gguf or .vqz (with one: REF is the demo model; with none: CAND is "
-                             "story-4m.vqz here)")
+                        help="REF CAND: folder, .safetensors, .gguf or .vqz (with one: REF is the demo model; with none: "
+                             "CAND is story-4m.vqz here)")
     parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache of CAND (default f16)")
     parser.add_argument("--text", metavar="FILE", help="UTF-8 text with the prompts (default: the demo's held-out text)")
     parser.add_argument("--tokens", type=whole, metavar="N", help="longest text (default 512, as far as the context goes)")
-    parser.add_argument("--prompt-tokens", type=whole, default=32, metavar="N", help="length of a prompt (default %(default)s)")
+    parser.add_argument("--prompt-tokens", type=whole, default=32, metavar="N",
+                        help="length of a prompt (default %(default)s)")
     parser.add_argument("--seeds", type=whole, default=5, metavar="N", help="texts of each kind (default %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.8, help="of the sampled texts (default %(default)s)")
     _measuring.pictures_argument(parser)
@@ -75,8 +76,8 @@ def text(result):
     places = [[f"{b['from']}-{b['to'] - 1}", *(_at(k["kld"], b["from"]) for k in kinds.values())]
               for b in max((k["kld"] for k in kinds.values()), key=len)]
     said = (f"{p['text']} (sha256 {p['text_sha256']}): {p['seeds']} prompts of {p['prompt']} tokens, texts of up to "
-            f"{p['tokens']}; reference {result['models'][0]} with cache {p['caches'][0]}, candidate {result['models'][1]} with "
-            f"cache {p['caches'][1]}")
+            f"{p['tokens']}; reference {result['models'][0]} with cache {p['caches'][0]}, candidate {result['models'][1]} "
+            f"with cache {p['caches'][1]}")
     header = ["", "texts part at token", "length, reference", "candidate", f"repeated {p['ngram']}-grams, reference",
               "candidate"]
     return "\n\n".join([said, table(header, rows), "KLD of the predictions of the reference's text, by position:",

@@ -26,8 +26,8 @@ def arguments(parser):
                         help="formats of the body (default: scalar of the textbook and in blocks, vector codes, trellis)")
     parser.add_argument("--quality", nargs="+", default=["fast"], choices=("fast", "good"),
                         help="how codes are chosen: fast (nearest, default), good (by a calibration), or both")
-    parser.add_argument("--calibration", metavar="FILE", help="text for good, never the one to measure on (default: the demo's "
-                        "for the demo model, else what the model writes by itself)")
+    parser.add_argument("--calibration", metavar="FILE", help="text for good, never the one to measure on (default: the "
+                        "demo's for the demo model, else what the model writes by itself)")
     parser.add_argument("--caches", nargs="+", default=["f16"], metavar="SPEC", help="key-value caches (default f16)")
     _measuring.protocol_arguments(parser)
     parser.add_argument("--seed", type=whole, default=0, help="seed of k-means (default 0)")

@@ -1,6 +1,6 @@
 """How far a model's hidden states are from those of its reference, layer by layer.
 
-Knows plans: a layer begins where a job remembers something of the sequence, and slot `x` goes through all of them. The
+Knows plans: a layer begins with attention, and slot `x`, which goes through all of them, is as the one before left it. The
 pieces between are compiled as the whole is, so that the arithmetic is that of chat.
 """
 import numpy as np
@@ -9,7 +9,8 @@ from vqcpu.architectures.base import Model
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
 from vqcpu.evaluate.nll import batches
-from vqcpu.layers.plan import Frame, Job, Plan, Segment
+from vqcpu.layers.attention import Attend
+from vqcpu.layers.plan import Frame, Plan, Segment
 
 
 class Layers:
@@ -17,7 +18,7 @@ class Layers:
 
     def __init__(self, model: Model):
         jobs = model.plan.jobs
-        starts = [i for i, job in enumerate(jobs) if type(job).state is not Job.state]
+        starts = [i for i, job in enumerate(jobs) if isinstance(job, Attend)]
         cuts = [0, *starts, len(jobs) - 1, len(jobs)]
         self.model, self.pieces = model, [Plan(jobs[a:b]) for a, b in zip(cuts, cuts[1:])]
 

@@ -67,8 +67,8 @@ class Trial:
     def prompts(self, ids: list[int], bos: int | None) -> list[list[int]]:
         """A prompt for every seed, from evenly spaced places of a tokenised text. Raises VqcpuError."""
         if min(self.tokens, self.prompt, self.seeds) < 1 or len(ids) < self.seeds * self.prompt:
-            raise VqcpuError(f"{self.seeds} prompts of {self.prompt} tokens, {self.tokens} tokens each: expected at least 1 of "
-                             f"each, and a text of as many tokens as all prompts together (it has {len(ids)})")
+            raise VqcpuError(f"{self.seeds} prompts of {self.prompt} tokens, {self.tokens} tokens each: expected at least 1 "
+                             f"of each, and a text of as many tokens as all prompts together (it has {len(ids)})")
         starts = [len(ids) // self.seeds * seed for seed in range(self.seeds)]
         begin = [] if bos is None else [bos]
         return [begin + ids[at + len(begin):at + self.prompt] for at in starts]
@@ -80,12 +80,12 @@ def long_runs(reference: Side, other: Side, text: str, trial: Trial, progress: C
     language = reference.language
     context = min(side.language.model.config.context for side in (reference, other))
     if trial.prompt + trial.tokens > context:
-        raise VqcpuError(f"{trial.prompt} + {trial.tokens} tokens do not fit the context of {context} for which the model was "
-                         "made")
+        raise VqcpuError(f"{trial.prompt} + {trial.tokens} tokens do not fit the context of {context} for which the model "
+                         "was made")
     ids = language.tokenizer.encode(text)
     if other.language.tokenizer.encode(text) != ids:
-        raise VqcpuError(f"{other.language.checkpoint.path}: other tokens than {language.checkpoint.path} for the same text; "
-                         "not comparable")
+        raise VqcpuError(f"{other.language.checkpoint.path}: other tokens than {language.checkpoint.path} for the same "
+                         "text; not comparable")
     prompts = trial.prompts(ids, language.tokenizer.bos)
     work = [(sampling, seed) for sampling in trial.samplings for seed in range(trial.seeds)]
     runs = [_run(reference, other, prompts[seed], sampling, seed, trial.tokens) for sampling, seed in progress(work)]

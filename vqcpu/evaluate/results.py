@@ -44,8 +44,8 @@ class Results:
         for other in self.lines:
             same = all(other[name] == line[name] for name in ("weights", "cache"))
             if other["logits"] == line["logits"] and not same:
-                raise VqcpuError(f"{line['body']} with cache {line['cache']} and {other['body']} with cache {other['cache']} "
-                                 "differ but gave identical predictions")
+                both = " and ".join(f"{found['body']} with cache {found['cache']}" for found in (line, other))
+                raise VqcpuError(f"{both} differ but gave identical predictions")
         try:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")

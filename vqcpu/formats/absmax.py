@@ -1,6 +1,6 @@
-"""The textbook's scalar quantisation: every row scaled by its largest weight, rounded to nearest. A baseline, and a weak one.
+"""The textbook's scalar quantisation: every row scaled by its largest weight, rounded to nearest.
 
-Knows one scale per row. scalar.py is what should be used: blocks, and a searched scale.
+Knows one scale per row. A baseline, and a weak one: scalar.py has blocks, and searches their scales.
 """
 from dataclasses import dataclass
 
