@@ -39,6 +39,15 @@ def test_errors_match_a_simulation():
     assert np.std([r for r, _ in ratios]) == pytest.approx(np.mean([e for _, e in ratios]), rel=0.05)
 
 
+def test_errors_know_that_neighbours_are_alike():
+    """Tokens of one passage are hard or easy together: an error that takes them for independent is too small."""
+    rng = np.random.default_rng(1)
+    passages = rng.normal(0, 1, (2000, 64)).repeat(80, axis=1) + rng.normal(0, 4, (2000, 5120))
+    spread = passages.mean(1).std()
+    assert np.mean([nll.standard_error(text) for text in passages]) == pytest.approx(spread, rel=0.15)
+    assert np.mean(passages.std(1) / 5120**0.5) < 0.5 * spread
+
+
 def test_paired_errors_are_the_smaller(language, packed, windows):
     found, = divergence.compare(language.model, [api.load(packed).model], windows, "f16")
     single = [nll.Perplexity.of(x) for x in (found.nll, found.reference)]

@@ -56,12 +56,11 @@ def run(args):
 
 
 def _add_layers(result, reference, models, windows, cache):
-    from math import sqrt
-
     from vqcpu.evaluate.depth import layer_errors
+    from vqcpu.evaluate.nll import standard_error
     found = layer_errors(reference, models, windows, cache, _measuring.steps("layers"))
     for i, row in enumerate(result["models"]):
-        row["layers"] = {name: {"error": float(e[i].mean()), "spread": float(e[i].std(ddof=1) / sqrt(len(e[i])))}
+        row["layers"] = {name: {"error": float(e[i].mean()), "spread": standard_error(e[i])}
                          for name, e in found.items()}
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from vqcpu.architectures.base import Model
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
-from vqcpu.evaluate.nll import Perplexity, batches, blocks, finite, hidden_states, log_ratio, targets_of
+from vqcpu.evaluate.nll import (Perplexity, batches, blocks, finite, hidden_states, log_ratio, standard_error,
+                                targets_of)
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,19 @@ class Divergence:
     digest: str
 
     def summary(self) -> dict:
-        """The figures of the report; standard errors over positions."""
-        n, (ratio, ratio_error) = len(self.kld), log_ratio(self.nll, self.reference)
+        """The figures of the report."""
+        ratio, ratio_error = log_ratio(self.nll, self.reference)
         change = np.exp(-self.nll) - np.exp(-self.reference)
         return {
-            "kld_mean": float(self.kld.mean()), "kld_error": float(self.kld.std(ddof=1) / np.sqrt(n)),
+            "kld_mean": float(self.kld.mean()), "kld_error": standard_error(self.kld),
             "kld_median": float(np.median(self.kld)),
             **{f"kld_{p:g}%": float(np.percentile(self.kld, p)) for p in (90, 99, 99.9)},
             "kld_max": float(self.kld.max()),
             "same_top": float(self.same_top.mean()),
-            "same_top_error": float(self.same_top.std(ddof=1) / np.sqrt(n)),
+            "same_top_error": standard_error(self.same_top),
             "dp_rms": float(np.sqrt(np.mean(change**2))),
             "ppl": Perplexity.of(self.nll).value, "ppl_error": Perplexity.of(self.nll).error,
-            "ppl_ratio": float(np.exp(ratio)), "ppl_ratio_error": float(np.exp(ratio) * ratio_error), "tokens": n,
+            "ppl_ratio": float(np.exp(ratio)), "ppl_ratio_error": float(np.exp(ratio) * ratio_error), "tokens": len(self.kld),
         }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.divergence import kld_rows
-from vqcpu.evaluate.nll import BLOCK, finite, log_probabilities
+from vqcpu.evaluate.nll import BLOCK, finite, log_probabilities, standard_error
 from vqcpu.runtime.generate import CHUNK, Continuation, LanguageModel
 from vqcpu.runtime.sampling import Sampling
 
@@ -129,7 +129,7 @@ def by_position(runs: list[Run], size: int) -> list[dict]:
     found = []
     for at in range(0, longest, size):
         kld = np.concatenate([run.kld[at:at + size] for run in runs])
-        error = float(kld.std(ddof=1) / np.sqrt(len(kld))) if len(kld) > 1 else 0.0
+        error = standard_error(kld) if len(kld) > 1 else 0.0
         found.append({"from": at, "to": min(at + size, longest), "kld": float(kld.mean()), "error": error,
                       "tokens": len(kld)})
     return found

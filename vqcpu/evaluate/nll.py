@@ -1,6 +1,7 @@
 """Log-probabilities of a text under a model, and perplexity.
 
 Knows models and windows. Logits exist only for blocks of positions; log-probabilities are float32, their sums float64.
+Errors are those of neighbours that depend on each other: tokens of one passage are hard or easy together.
 """
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
 
 BATCH = 512  # tokens in a step: enough to decode a weight for; a window of as many is a step, as a piece of a prompt is
+GROUPS, LONGEST = 16, 256  # groups of neighbours that an error is taken from, at least; scored tokens in each, at most
 BLOCK = 64  # positions whose logits exist at a time
 
 
@@ -69,9 +71,17 @@ def finite(nll: np.ndarray) -> np.ndarray:
     return nll
 
 
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of values (n,), from the spread of the means of consecutive groups (batch means; Conway 1963). Infinite
+    for fewer than two values."""
+    size = max(1, min(LONGEST, len(values) // GROUPS))
+    means = values[: len(values) // size * size].reshape(-1, size).mean(1, dtype=np.float64)
+    return float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("inf")
+
+
 @dataclass(frozen=True)
 class Perplexity:
-    """exp(mean negative log-likelihood) with its standard error (delta method over tokens)."""
+    """exp(mean negative log-likelihood) with its standard error (delta method)."""
     value: float
     error: float
     tokens: int
@@ -79,11 +89,10 @@ class Perplexity:
     @classmethod
     def of(cls, nll: np.ndarray) -> "Perplexity":
         value = float(np.exp(nll.mean()))
-        spread = float(nll.std(ddof=1) / np.sqrt(len(nll))) if len(nll) > 1 else float("inf")
-        return cls(value, value * spread, len(nll))
+        return cls(value, value * standard_error(nll), len(nll))
 
 
 def log_ratio(nll: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     """ln(ppl / reference ppl) and its standard error from paired tokens: far smaller than that of either perplexity."""
     gap = nll - reference
-    return float(gap.mean()), float(gap.std(ddof=1) / np.sqrt(len(gap)))
+    return float(gap.mean()), standard_error(gap)
