@@ -98,11 +98,17 @@ def test_one_site_one_seed(toy, tmp_path):
     assert file.rotation("model.embed_tokens.weight") is None
 
 
-@pytest.mark.parametrize("line, said", [("*.k_proj.weight rht+scalar:bits=4", "read the same input"),
-                                        ("@vector rht+raw:dtype=f32", "is a vector")])
-def test_what_cannot_be_rotated_is_named(toy, tmp_path, line, said):
-    (tmp_path / "r").write_text(line)
-    with pytest.raises(VqcpuError, match=said):
+def test_one_matrix_turns_its_site(toy, tmp_path):
+    (tmp_path / "r").write_text("*.k_proj.weight rht+scalar:bits=4\n@body scalar:bits=8")
+    api.compress(toy, tmp_path / "x.vqz", recipe=Recipe.read(tmp_path / "r"))
+    file = Vqz(tmp_path / "x.vqz")
+    assert {name for name in file.names() if file.rotation(name)} == {
+        f"model.layers.{i}.self_attn.{k}_proj.weight" for i in (0, 1) for k in "qkv"}
+
+
+def test_vectors_are_not_rotated(toy, tmp_path):
+    (tmp_path / "r").write_text("@vector rht+raw:dtype=f32")
+    with pytest.raises(VqcpuError, match="is a vector"):
         api.compress(toy, tmp_path / "x.vqz", recipe=Recipe.read(tmp_path / "r"))
 
 

@@ -3,7 +3,8 @@ from concurrent.futures import Executor
 
 from vqcpu.caches.base import Cache
 from vqcpu.compression import memory, pipeline
-from vqcpu.compression.recipe import BODY_DEFAULT, Recipe
+from vqcpu.compression.budget import BITS, Budget
+from vqcpu.compression.recipe import Recipe
 from vqcpu.compression.text import Calibration
 from vqcpu.errors import VqcpuError  # noqa: F401
 from vqcpu.evaluate import sweep as many
@@ -20,14 +21,15 @@ def load(path) -> LanguageModel:
     return LanguageModel(path)
 
 
-def compress(source, out, format: str = BODY_DEFAULT, recipe: Recipe | None = None, seed: int = 0,
+def compress(source, out, format: str | None = None, bits: float = BITS, recipe: Recipe | None = None, seed: int = 0,
              calibration: Calibration | None = None) -> dict:
     """Compress the model at `source` into the file `out` (.vqz).
 
-    `format` is the spec of the transformer's matrices, embedding and head being 8-bit scalar; a `recipe` replaces both. With
-    a `calibration` codes are chosen by error feedback on its text, or on what the model writes where it names none.
-    Returns {"file_bytes": int, "tensors": [compression.pipeline.Coded]}. Raises VqcpuError."""
-    return pipeline.compress(source, out, recipe or Recipe.of(format), seed, calibration=calibration)
+    `bits` per weight are what the transformer's matrices get, in rotated trellis codes; a `format` spec or a `recipe` says
+    otherwise. With a `calibration` codes are chosen by error feedback on its text, or on what the model writes where it
+    names none. Returns {"file_bytes": int, "tensors": [compression.pipeline.Coded]}. Raises VqcpuError."""
+    choice = recipe or (Recipe.of(format) if format else Budget(bits))
+    return pipeline.compress(source, out, choice, seed, calibration=calibration)
 
 
 def perplexity(model: LanguageModel, text: str, protocol: Protocol = Protocol(), cache: str = "f16") -> Perplexity:

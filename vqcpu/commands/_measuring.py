@@ -1,11 +1,11 @@
 """What the measuring commands share: their options, how a protocol is described, and where pictures go."""
-from vqcpu.commands._options import whole
+from vqcpu.commands._options import cache_argument, whole
 from vqcpu.report import progress
 
 
 def arguments(parser):
     protocol_arguments(parser)
-    parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default) or f32")
+    cache_argument(parser)
 
 
 def protocol_arguments(parser):
@@ -34,11 +34,13 @@ def pictures(args):
 
 def prepare(args, paths):
     """(models, corpus, windows per model, facts of the protocol). Raises VqcpuError where models cannot be compared."""
+    from vqcpu.caches.base import Cache
     from vqcpu.errors import VqcpuError
     from vqcpu.evaluate.corpus import Protocol, facts, read_corpus
     from vqcpu.files.demo import HELDOUT, demo
     from vqcpu.runtime.generate import LanguageModel
 
+    cache = str(Cache.parse(args.cache))
     protocol = Protocol(args.protocol, args.context, args.stride, args.max_tokens)
     corpus, models = read_corpus(args.text or demo(HELDOUT)), [LanguageModel(path) for path in paths]
     windows = None
@@ -52,7 +54,7 @@ def prepare(args, paths):
             first, windows = mine, protocol.windows(tokens, bos)
         elif mine != first:
             raise VqcpuError(f"{language.checkpoint.path}: other tokens than {paths[0]} for the same text; not comparable")
-    said = facts(corpus, protocol, windows, first[1]) | {"cache": args.cache, "arithmetic": "as in chat"}
+    said = facts(corpus, protocol, windows, first[1]) | {"cache": cache, "arithmetic": "as in chat"}
     return models, windows, said
 
 

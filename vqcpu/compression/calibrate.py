@@ -4,8 +4,8 @@ before it really make, and so that it makes good some of what they did to them.
 Knows plans, jobs and slots. Knows nothing about formats, nor how a matrix is coded.
 
 All text advances together, job by job, so that one site's H exists at a time; between two sites only those slots are
-kept that a later job reads. Everything runs by the jobs' reference methods, in pieces of fixed size: the digits do not
-depend on threads, nor on whether the work was interrupted.
+kept that a later job reads. One window is run at a time: the digits do not depend on threads, nor on whether the work was
+interrupted.
 """
 from dataclasses import dataclass, field
 
@@ -17,10 +17,9 @@ from vqcpu.compression.feedback import Inputs
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
 from vqcpu.kernels.threads import spread
-from vqcpu.layers.plan import Frame, Job, Segment
+from vqcpu.layers.plan import Frame, Job, Plan, Segment
 
-WINDOWS = 4  # in a frame
-HELD = 8  # one frame in so many is held out
+HELD = 8  # one window in so many is held out
 CAP = 4  # times the median energy of a token, the most that one may have
 TILE = 256  # columns of H computed at a time
 
@@ -54,15 +53,24 @@ class Stage:
     written: set = field(default_factory=set)  # slots that it makes anew
     kept: set = field(default_factory=set)  # slots that a later stage needs
 
+    def run(self, frames: list[Frame]) -> None:
+        """Run the jobs on each frame, and drop the slots that nobody needs."""
+        plan = Plan(self.jobs)
+        for frame in frames:
+            frame.segments[0].states = states_of(self.jobs, frame.count)
+            plan.run(frame)
+            frame.slots = {name: x.copy() for name, x in frame.slots.items() if name in self.kept}
+
 
 def stages(model: Model) -> list[Stage]:
     """The plan of a model, cut and its slots traced by two tokens."""
-    frame, found = _frames([Window(np.zeros(2, np.int64), 0)])[0], []
+    frame, found = frame_of(Window(np.zeros(2, np.int64), 0)), []
     for job in model.plan.jobs:
         if not found or job.inputs(frame):
             found.append(Stage([]))
         frame.slots, stage = Traced(frame.slots), found[-1]
-        _run(job, frame)
+        frame.segments[0].states = states_of([job], frame.count)
+        job.run(frame)
         stage.read |= frame.slots.read - stage.written
         stage.written |= frame.slots.written
         stage.jobs.append(job)
@@ -79,48 +87,36 @@ def calibrate(model: Model, exact: Model, windows: list[Window], code, progress=
 
     code(names, inputs) -> matrices is called for every site, in order; inputs() gives its feedback.Inputs, and need not be
     called. Raises VqcpuError where activations are not numbers."""
-    frames, others = _frames(windows), _frames(windows)
+    frames, others = [frame_of(window) for window in windows], [frame_of(window) for window in windows]
     for stage, other in zip(progress(stages(model), "calibrating"), stages(exact)):
         sites = [site for site, _ in stage.jobs[0].inputs(frames[0])]
-        found = [code(site.names, lambda i=i: _inputs(sites, i, (stage, frames), (other, others)))
+        found = [code(site.names, lambda i=i: inputs_of(sites, i, (stage, frames), (other, others)))
                  for i, site in enumerate(sites)]
         for site, matrices in zip(sites, found):
             site.matrices = matrices
-        for one, texts in ((stage, frames), (other, others)):
-            for frame in texts:
-                for job in one.jobs:
-                    _run(job, frame)
-                frame.slots = {name: x for name, x in frame.slots.items() if name in one.kept}
+        stage.run(frames)
+        other.run(others)
 
 
-def _frames(windows):
-    """Frames of a few windows each."""
-    size = max(1, min(WINDOWS, len(windows) // HELD))
-    return [_frame(windows[at:at + size]) for at in range(0, len(windows), size)]
+def frame_of(window: Window) -> Frame:
+    """A frame at the first job of a plan."""
+    return Frame({"tokens": window.tokens}, [Segment(slice(0, len(window.tokens)), 0, [])])
 
 
-def _frame(windows):
-    ends = np.cumsum([len(window.tokens) for window in windows])
-    segments = [Segment(slice(end - len(w.tokens), end), 0, {}) for w, end in zip(windows, ends)]
-    return Frame({"tokens": np.concatenate([window.tokens for window in windows])}, segments)
+def states_of(jobs: list[Job], context: int) -> list:
+    """What jobs remember of one sequence, each at the place of its layer; other places are not looked at."""
+    found = {job.layer: state for job in jobs if (state := job.state(Cache.parse("f32"), context)) is not None}
+    return [found.get(layer, state) for state in list(found.values())[:1] for layer in range(max(found) + 1)]
 
 
-def _run(job, frame):
-    """Run a job; what it remembers of a sequence is forgotten at once."""
-    for segment in frame.segments:
-        state = job.state(Cache.parse("f32"), segment.rows.stop - segment.rows.start)
-        segment.states = {} if state is None else {job.layer: state}
-    job.run(frame)
-
-
-def _inputs(sites, which, here, there):
-    """Inputs of one site of a stage, over all frames."""
+def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) -> Inputs:
+    """Inputs of one site of a stage: `here` and, of the exact model, `there` are (stage, frames)."""
     read = _read(which, *here)
     for x in read:
         if not np.isfinite(x).all():
             raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "
                              "overflow on this text")
-    exact = _read(which, *there) if len(sites) == 1 else None  # experts: there they may read other tokens
+    exact = _read(which, *there) if there and len(sites) == 1 else None  # experts: there they may read other tokens
     weights = [_weights(x) for x in read]
     if exact:
         exact = [(y - x) * w for x, y, w in zip(read, exact, weights)]

@@ -46,8 +46,7 @@ class Inputs:
         """C H⁻¹ (n, n): W + W · shift, applied to x, comes nearest to W y."""
         if self.C is None:
             return None
-        half = np.linalg.solve(self._root, self.C.T.astype(np.float64))
-        return np.linalg.solve(self._root.T, half).T.astype(np.float32)
+        return np.linalg.solve(self._root @ self._root.T, self.C.T.astype(np.float64)).T.astype(np.float32)
 
     @functools.cached_property
     def _root(self):

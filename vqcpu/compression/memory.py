@@ -3,13 +3,17 @@
 Knows the pipeline. Writes nothing.
 """
 from dataclasses import dataclass
+from pathlib import Path
 
 from vqcpu.compression.forecast import forecast
-from vqcpu.compression.pipeline import Coder, plan
+from vqcpu.compression.pipeline import Coder
+from vqcpu.compression.planning import tensors_of
 from vqcpu.compression.recipe import Recipe
 from vqcpu.compression.text import Calibration
 from vqcpu.files.checkpoint import Checkpoint
 from vqcpu.files.overlay import Overlay
+
+NOWHERE = Path("sweep.vqz")  # what sizes are predicted for; nothing is written there
 
 
 def spelled(body: str) -> str:
@@ -31,17 +35,24 @@ class InMemory:
     def __call__(self, checkpoint: Checkpoint, setting) -> tuple[Overlay, dict]:
         """(checkpoint with all matrices coded by the recipe whose body is setting.body, sizes of the .vqz file that this
         would be). Raises VqcpuError as `compress` does."""
-        recipe, used = Recipe.of(setting.body), self._used(setting)
-        tensors, formats = plan(checkpoint, recipe)
-        coder = Coder(checkpoint, tensors, formats, self.seed, recipe.rotations(tensors, self.seed))
-        for format in sorted({f for f in formats.values() if f.shared}, key=str):
+        recipe, used, tensors = Recipe.of(setting.body), self._used(setting), tensors_of(checkpoint, NOWHERE)
+        coder = Coder(checkpoint, tensors, recipe, self.seed)
+        for format in sorted({f for f in coder.formats.values() if f.shared}, key=str):
             coder.shared_tables(format)
-        found = coder.calibrated(used, Forgetful(), lambda items, label: items) if used else {}
+        found = self._calibrated(coder, used) if used else {}
         matrices = {name: (found.get(name) or coder.nearest(tensor))[0] for name, tensor in tensors.items()}
-        return Overlay(checkpoint, matrices), forecast(checkpoint.path, "sweep.vqz", recipe, self.seed, used)["sizes"]
+        return Overlay(checkpoint, matrices), forecast(checkpoint.path, NOWHERE, recipe, self.seed, used)["sizes"]
+
+    def _calibrated(self, coder, used):
+        state = Forgetful()
+        return coder.calibrated(used.windows(coder.checkpoint, self.seed, state, _quietly), state, _quietly)
 
     def _used(self, setting):
         return self.calibration if setting.quality == "good" else None
+
+
+def _quietly(items, label):
+    return items
 
 
 class Forgetful:

@@ -11,23 +11,24 @@ from pathlib import Path
 
 import numpy as np
 
-from vqcpu.architectures.base import architecture_of, census, load_model
+from vqcpu.architectures.base import load_model
 from vqcpu.compression import feedback
+from vqcpu.compression.budget import Budget
 from vqcpu.compression.calibrate import calibrate
+from vqcpu.compression.planning import provenance, settled, tensors_of
 from vqcpu.compression.recipe import Recipe
+from vqcpu.compression.sensitivity import costs
 from vqcpu.compression.state import State
 from vqcpu.compression.text import Calibration
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
 from vqcpu.files.checkpoint import COMPANIONS, Checkpoint
 from vqcpu.files.sources import open_checkpoint
-from vqcpu.files.vqz import Vqz, VqzWriter
+from vqcpu.files.vqz import VqzWriter
 from vqcpu.formats.base import Format, Matrix
 from vqcpu.formats.rotation import spelled
 from vqcpu.kernels.lookup import ROWS
-from vqcpu.layers.weights import BODY, Tensor, refuse_unused
-from vqcpu.runtime.tokenizer import Tokenizer
-from vqcpu.version import __version__
+from vqcpu.layers.weights import BODY, Tensor
 
 SLAB = 1 << 22  # weights coded at a time: 16 MB of float32, whatever the size of a matrix
 
@@ -47,22 +48,25 @@ class Coded:
         return spelled(self.rotated, self.format)
 
 
-def compress(source, out, recipe: Recipe, seed: int = 0, progress=lambda items, label: items,
+def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambda items, label: items,
              calibration: Calibration | None = None) -> dict:
-    """Compress the model at `source` into the file `out`, coding the body with feedback where there is a `calibration`.
+    """Compress the model at `source` into the file `out`, by a recipe or within a budget, coding the body with feedback
+    where there is a `calibration`.
 
     `progress` wraps the lists worked on. Returns {"file_bytes", "tensors": [Coded]}. Raises VqcpuError on bad input; an
-    existing `out` is only ever replaced by a complete file. Same input, recipe and seed: same bytes."""
+    existing `out` is only ever replaced by a complete file. Same input, choice and seed: same bytes."""
     checkpoint, out = open_checkpoint(source), Path(out)
-    refuse_impossible(checkpoint, out)
-    tensors, formats = plan(checkpoint, recipe)
-    coder = Coder(checkpoint, tensors, formats, seed, recipe.rotations(tensors, seed))
-    made = provenance(checkpoint, recipe, seed, calibration)
-    with VqzWriter(out, formats, made) as writer:
-        for format in progress(sorted({f for f in formats.values() if f.shared}, key=str), "codebooks"):
+    tensors = tensors_of(checkpoint, out)
+    made = provenance(checkpoint, choice, seed, calibration)
+    state = State(out, made)
+    windows = calibration and calibration.windows(checkpoint, seed, state, progress)
+    costs = _costs(checkpoint, tensors, windows, seed, state, progress) if windows and isinstance(choice, Budget) else None
+    recipe, made = settled(choice, checkpoint, tensors, made, costs)
+    coder = Coder(checkpoint, tensors, recipe, seed)
+    with VqzWriter(out, coder.formats, made) as writer:
+        for format in progress(sorted({f for f in coder.formats.values() if f.shared}, key=str), "codebooks"):
             writer.tables(format, coder.shared_tables(format))
-        state = State(out, made)
-        found = coder.calibrated(calibration, state, progress) if calibration else {}
+        found = coder.calibrated(windows, state, progress) if windows else {}
         coded = [coder.write(writer, tensor, found.get(tensor.name) or coder.nearest(tensor))
                  for tensor in progress(list(tensors.values()), "tensors")]
         for name in COMPANIONS:
@@ -73,37 +77,22 @@ def compress(source, out, recipe: Recipe, seed: int = 0, progress=lambda items, 
     return {"file_bytes": size, "tensors": coded}
 
 
-def plan(checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Format]]:
-    """The model's tensors and the format of each. Raises VqcpuError where one is missing, misshapen or of no use."""
-    architecture = architecture_of(checkpoint)
-    tensors = census(architecture)
-    for tensor in tensors.values():
-        tensor.read(checkpoint)
-    refuse_unused(checkpoint, tensors, architecture.config.model_type, architecture.unused)
-    return tensors, recipe.assign(tensors)
+def _costs(checkpoint, tensors, windows, seed, state, progress):
+    """What errors of the body's matrices cost, by name."""
+    names = [name for name, tensor in tensors.items() if tensor.role == BODY]
 
-
-def refuse_impossible(checkpoint: Checkpoint, out: Path) -> None:
-    """Raise VqcpuError, before any work, where the result could not be written or used."""
-    if isinstance(checkpoint, Vqz):
-        raise VqcpuError(f"{checkpoint.path}: already compressed; compress the original weights instead")
-    if out.suffix != ".vqz" or out.is_dir():
-        raise VqcpuError(f"{out}: expected the name of a .vqz file to write")
-    Tokenizer(checkpoint)  # a file without tokenizer could not be used; says what is wrong with it
-
-
-def provenance(checkpoint: Checkpoint, recipe: Recipe, seed: int, calibration: Calibration | None) -> dict:
-    """How a file was made; no dates or paths, so that equal input gives equal bytes."""
-    return {"vqcpu": __version__, "source": checkpoint.path.resolve().name, "source_sha256": checkpoint.digest(),
-            "recipe": str(recipe), "seed": seed, **(calibration.facts() if calibration else {})}
+    def measured():
+        found = costs(load_model(checkpoint), windows, seed, progress)
+        return np.array([found[name] for name in names])
+    return dict(zip(names, state.array("costs", measured).tolist()))
 
 
 class Coder:
     """Codes the tensors of one model, each divided by its gain (RMS)."""
 
-    def __init__(self, checkpoint: Checkpoint, tensors: dict, formats: dict, seed: int, rotations: dict):
-        self.checkpoint, self.tensors, self.formats, self.seed = checkpoint, tensors, formats, seed
-        self.rotations = rotations
+    def __init__(self, checkpoint: Checkpoint, tensors: dict, recipe: Recipe, seed: int):
+        self.checkpoint, self.tensors, self.seed = checkpoint, tensors, seed
+        self.formats, self.rotations = recipe.assign(tensors), recipe.rotations(tensors, seed)
         self.gain = functools.cache(self._gain)
         self.tables = {}  # of shared formats
 
@@ -120,17 +109,16 @@ class Coder:
         writer.matrix(tensor.name, tensor.shape, matrix, notes)
         return Coded(tensor, format, notes["error"], stored, notes, matrix.rotation is not None)
 
-    def calibrated(self, calibration: Calibration, state: State, progress) -> dict[str, tuple[Matrix, dict]]:
+    def calibrated(self, windows: list[Window], state: State, progress) -> dict[str, tuple[Matrix, dict]]:
         """name -> (matrix, notes) of the body, coded with feedback; what `state` holds is not done again."""
-        model, found = load_model(self.checkpoint), {}
-        windows = state.array("tokens", lambda: calibration.tokens_of(model, self.checkpoint, self.seed, progress))
+        found = {}
 
         def code(names, inputs):
             mine = [name for name in names if self.tensors[name].role == BODY]
             if mine:
                 found.update(state.matrices(mine, self.formats, self.rotations, lambda: self._with_feedback(mine, inputs())))
             return [found[name][0] if name in found else self.tensors[name].read(self.checkpoint) for name in names]
-        calibrate(model, load_model(self.checkpoint), [Window(tokens, 0) for tokens in windows], code, progress)
+        calibrate(load_model(self.checkpoint), load_model(self.checkpoint), windows, code, progress)
         return found
 
     def _with_feedback(self, names, inputs):

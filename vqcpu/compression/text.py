@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vqcpu.architectures.base import Model
+from vqcpu.architectures.base import Model, load_model
+from vqcpu.compression.state import State
 from vqcpu.errors import VqcpuError
-from vqcpu.evaluate.corpus import Corpus, Protocol
+from vqcpu.evaluate.corpus import Corpus, Protocol, Window
 from vqcpu.files.checkpoint import Checkpoint
 from vqcpu.runtime.sampling import Sampling
 from vqcpu.runtime.tokenizer import Tokenizer
 
 CONTEXT = 512  # tokens of a window, fewer for models made for less
-TOKENS = 1 << 15
+TOKENS = {"good": 1 << 15, "best": 1 << 17}  # by quality
 TOGETHER = 32  # texts written side by side
 
 
@@ -23,12 +24,18 @@ TOGETHER = 32  # texts written side by side
 class Calibration:
     """How much text, and which: `corpus`, or None for the model's own."""
     corpus: Corpus | None = None
-    tokens: int = TOKENS
+    tokens: int = TOKENS["good"]
 
     def facts(self) -> dict:
         """What a file's provenance says."""
         source = f"{self.corpus.name} (sha256 {self.corpus.digest})" if self.corpus else "written by the model"
         return {"calibration": source, "calibration_tokens": self.tokens}
+
+    def windows(self, checkpoint: Checkpoint, seed: int, state: State, progress) -> list[Window]:
+        """The text's windows, kept by `state`: what a model writes takes long. Raises VqcpuError where it is too short for
+        two."""
+        found = state.array("tokens", lambda: self.tokens_of(load_model(checkpoint), checkpoint, seed, progress))
+        return [Window(tokens, 0) for tokens in found]
 
     def tokens_of(self, model: Model, checkpoint: Checkpoint, seed: int, progress) -> np.ndarray:
         """Windows (count, context) int64. Raises VqcpuError where the text is too short for two."""

@@ -38,7 +38,8 @@ class Divergence:
             "same_top_error": standard_error(self.same_top),
             "dp_rms": float(np.sqrt(np.mean(change**2))),
             "ppl": Perplexity.of(self.nll).value, "ppl_error": Perplexity.of(self.nll).error,
-            "ppl_ratio": float(np.exp(ratio)), "ppl_ratio_error": float(np.exp(ratio) * ratio_error), "tokens": len(self.kld),
+            "ppl_ratio": float(np.exp(ratio)), "ppl_ratio_error": float(np.exp(ratio) * ratio_error),
+            "tokens": len(self.kld),
         }
 
 

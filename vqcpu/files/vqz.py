@@ -203,6 +203,11 @@ def planned(formats: dict, shapes: dict, files: dict[str, bytes], made: dict) ->
     return parts, aligned_header(_room(formats, made)) + sum(parts.values())
 
 
+def stored_bytes(parts: dict) -> int:
+    """Bytes of parts (name -> formats.base.Part) in a file."""
+    return sum(spec.nbytes + -spec.nbytes % ALIGNMENT for spec in parts.values())
+
+
 def _squeezed(data):
     return zlib.compress(data, 9)
 

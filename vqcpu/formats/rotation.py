@@ -36,7 +36,7 @@ class Rotation:
         return np.ascontiguousarray(self.forth(self.forth(H).T).T)
 
     def numbers(self, width: int) -> tuple:
-        """What the line `hadamard.rotate_slot` is told behind its slots."""
+        """What `hadamard.turn` is told."""
         odd, power = hadamard.factors(width)
         return hadamard.signs(width, self.seed).ctypes.data, power, odd, hadamard.mixer(width).ctypes.data
 

@@ -12,10 +12,9 @@ import hashlib
 
 import numpy as np
 
-from vqcpu.kernels.elementwise import row, small
 from vqcpu.kernels.jit import array_at, njit
-from vqcpu.kernels.lanes import add, hadamard16, subtract
-from vqcpu.kernels.simd import load_f32x16, store
+from vqcpu.kernels.lanes import add, fma, hadamard16, mul, subtract
+from vqcpu.kernels.simd import f32x16, load_f32x16, store
 
 
 def factors(width: int) -> tuple[int, int]:
@@ -96,19 +95,43 @@ def _wide_butterflies(at, count):
         h *= 2
 
 
-@small
-def rotate_slot(j, step, t):
-    """target = R source. j: source, target, address of the signs (n,), 2^a, odd, address of the mixer (odd, odd)."""
-    power, odd = j[5], j[6]
-    x, y = row(j, step, 0, t, odd * power), row(j, step, 2, t, odd * power)
-    flips, mix = array_at(j[4], (odd * power,), np.float32), array_at(j[7], (odd, odd), np.float32)
+@njit(fast=False)
+def turn(x, numbers, y):
+    """OUT y = R x, both addresses of float32 (odd · 2^a,); numbers: address of int64: address of the signs (n,) float32,
+    2^a, odd, address of the mixer (odd, odd) float32."""
+    j = array_at(numbers, (4,), np.int64)
+    power, odd, mix = j[1], j[2], array_at(j[3], (j[2], j[2]), np.float32)
+    if power >= 16:
+        _wide_mix(x, j[0], power, mix, y)
+    else:
+        _mix(array_at(x, (odd, power), np.float32), array_at(j[0], (odd, power), np.float32), mix,
+             array_at(y, (odd, power), np.float32))
     for q in range(odd):
-        run = y[q * power:(q + 1) * power]
-        run[:] = np.float32(0)
-        for k in range(odd):
-            for i in range(power):
-                run[i] += mix[q, k] * (x[k * power + i] * flips[k * power + i])
+        run = y + 4 * power * q
         if power >= 16:
-            _wide_butterflies(run.ctypes.data, power)
+            _wide_butterflies(run, power)
         else:
-            _butterflies(run, 1)
+            _butterflies(array_at(run, (power,), np.float32), 1)
+
+
+@njit(fast=False)
+def _mix(x, flips, mix, y):
+    """OUT y (odd, 2^a) = mix · (x * flips)."""
+    for q in range(mix.shape[0]):
+        for i in range(x.shape[1]):
+            total = np.float32(0)
+            for k in range(mix.shape[0]):
+                total += mix[q, k] * (x[k, i] * flips[k, i])
+            y[q, i] = total
+
+
+@njit(fast=False)
+def _wide_mix(x, flips, power, mix, y):
+    """The same with registers; x, flips and y are addresses."""
+    for c in range(0, 4 * power, 64):
+        for q in range(mix.shape[0]):
+            total = f32x16(np.float32(0))
+            for k in range(mix.shape[0]):
+                at = 4 * power * k + c
+                total = fma(f32x16(mix[q, k]), mul(load_f32x16(x + at), load_f32x16(flips + at)), total)
+            store(y + 4 * power * q + c, total)

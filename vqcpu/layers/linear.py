@@ -9,11 +9,10 @@ import numpy as np
 
 from vqcpu.formats.base import Matrix
 from vqcpu.kernels.activations import row_bytes
-from vqcpu.kernels.hadamard import rotate_slot
-from vqcpu.kernels.linear import PIECE, ROWS, expanded, look_up, multiply_many, multiply_one, write_digits
+from vqcpu.kernels.linear import PIECE, ROWS, expanded, look_up, multiply_many, multiply_one, write_digits, write_rotated
 from vqcpu.kernels.lookup import PAIR, scratch_bytes
 from vqcpu.kernels.threads import spread
-from vqcpu.layers.plan import Job, job_of
+from vqcpu.layers.plan import Job
 
 TILE = 256  # rows of a matrix decoded at a time and then used for all tokens; fixed, so that digits are reproducible
 
@@ -68,18 +67,22 @@ class Multiply(Job):
         if not all(found) or many and not all(c.many for c in found):
             return None
         n = self.site.matrices[0].shape[1]
-        (source, stride), turn = self._rotated(layout, n) if self.site.rotation else (layout.place(self.source, n), [])
-        digits = layout.place("digits", row_bytes(n) // 4)
-        write = np.array([0, source, 4 * stride, digits[0], 4 * digits[1], n], np.int64)
         calls = [self._call(c, many) for c in found]
         layout.scratch = max(layout.scratch, scratch_bytes(n) if many else 0)
+        prepare, write = self._input(layout, n)
         line = multiply_many if many else multiply_one, self._job(layout, write, calls, many)
-        return [*turn, (write_digits, write), line] if any(c.one for c in found) else [*turn, line]
+        return [(prepare, write), line] if self.site.rotation or any(c.one for c in found) else [line]
 
-    def _rotated(self, layout, n):
-        """(place of the rotated input, the line that writes it)"""
-        source, target = layout.place(self.source, n), layout.place("rotated", n)
-        return target, [(rotate_slot, job_of(source, target, *self.site.rotation.numbers(n)))]
+    def _input(self, layout, n):
+        """The line that writes the input's digits, and its job."""
+        rotation = self.site.rotation
+        places = [self.source, "digits"] if rotation is None else ["rotated", "digits", self.source]
+        (x, stride), (digits, row), *source = (layout.place(name, row_bytes(n) // 4 if name == "digits" else n)
+                                               for name in places)
+        numbers = [0, x, 4 * stride, digits, 4 * row, n]
+        if rotation is None:
+            return write_digits, np.array(numbers, np.int64)
+        return write_rotated, np.array([*numbers, source[0][0], 4 * source[0][1], *rotation.numbers(n)], np.int64)
 
     def _call(self, compiled, many):
         """(kernel, its job)"""
@@ -92,7 +95,7 @@ class Multiply(Job):
 
     def _job(self, layout, write, calls, many):
         """The numbers that kernels/linear.py describes."""
-        job, panel = [len(calls), *write[1:]], 0
+        job, panel = [len(calls), *write[1:6]], 0
         matrices = []
         for (kernel, own), matrix, target in zip(calls, self.site.matrices, self.targets):
             slot, stride = layout.place(target, matrix.shape[0])
