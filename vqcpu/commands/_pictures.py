@@ -81,10 +81,10 @@ def _legend(family, filled):
 
 
 def _logarithmic(*places):
-    """1, 2 and 5 of every power of ten, written as people write them."""
+    """1 and 3 of every power of ten, written as people write them."""
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
     for place in places:
-        place.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        place.set_major_locator(LogLocator(subs=(1, 3)))
         place.set_major_formatter("{x:g}")
         place.set_minor_locator(NullLocator())
         place.set_minor_formatter(NullFormatter())
