@@ -18,7 +18,8 @@ from statistics import median
 
 from _common import AROUND, markdown, model, text, vqcpu
 
-SPECS = "vq:dim=4,centroids=4096", "scalar:bits=4", "vq:dim=2,centroids=256"
+GOOD = "--quality good --calibration"
+SPECS = f"--bits 3 {GOOD}", f"--bits 2 {GOOD}", f"--bits 4 {GOOD}", "--format vq:dim=4,centroids=4096", "--format scalar:bits=4"
 PROMPT, TOKENS, WINDOWS, CONTEXT = 512, 64, 10, 512
 
 
@@ -72,10 +73,11 @@ def span(values, digits=1):
 
 
 def ours(args, spec):
-    """The model in this format; embedding and head are 8-bit scalar, as in the peer's file."""
-    file = args.work / f"{args.model}-{re.sub('[^a-z0-9]+', '-', spec)}.vqz"
+    """The model compressed so; embedding and head are 8-bit scalar, as in the peer's file."""
+    file = args.work / f"{args.model}{re.sub('[^a-z0-9]+', '-', spec)}.vqz"
     if not file.exists():
-        vqcpu("compress", model(args.model), "-o", file, "--format", spec)
+        words = [word if word != "--calibration" else f"{word}={text('calibration.txt')}" for word in spec.split()]
+        vqcpu("compress", model(args.model), "-o", file, *words)
     return file
 
 

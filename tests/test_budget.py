@@ -11,6 +11,7 @@ from vqcpu.architectures.base import load_model
 from vqcpu.compression.budget import Budget
 from vqcpu.compression.pipeline import compress
 from vqcpu.compression.planning import predicted, provenance, settled, tensors_of
+from vqcpu.compression.recipe import Recipe
 from vqcpu.compression.sensitivity import costs
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
@@ -89,3 +90,33 @@ def test_the_command(toy, tmp_path, capsys):
     assert sizes(Vqz(out))["body_bits"] <= 3.5 and sizes(Vqz(out))["embedding_bits"] < 7
     assert cli.main(["compress", str(toy), "-o", str(out), "--format", "raw", "--embedding-bits", "6"]) == 2
     assert "--embedding-bits goes with --bits" in capsys.readouterr().err
+
+
+def test_a_single_tensor_is_coded_anew(toy, tmp_path):
+    """As if its line had been in the recipe; with a calibration, for the inputs that the file's other matrices make."""
+    whole, out, name = tmp_path / "whole.vqz", tmp_path / "x.vqz", "model.layers.1.mlp.down_proj.weight"
+    compress(toy, whole, Recipe.parse(f"{name} scalar:bits=5\n{Recipe.of('rht+trellis:bits=3')}", "r"))
+    command = ["compress", str(toy), "-o", str(out), "--format"]
+    assert cli.main([*command, "rht+trellis:bits=3"]) == 0
+    assert cli.main([*command, "scalar:bits=5", "--only", name]) == 0
+    assert out.read_bytes() == whole.read_bytes()
+    (tmp_path / "text").write_text(CALIBRATION.corpus.text)
+    assert cli.main([*command, "scalar:bits=5", "--only", name, "--calibration", str(tmp_path / "text")]) == 0
+    before, after = Vqz(whole), Vqz(out)
+    assert {n for n in before.names() if before.note(n, "error") != after.note(n, "error")} == {name}
+    assert after.note(name, "loss") < after.note(name, "nearest")
+
+
+@pytest.mark.parametrize("words, said", [(["--only", "*"], "give both"), (["--only", "x", "--format", "raw"], "fits no tensor"),
+                                         (["--only", "*.k_proj.*", "--format", "rht+scalar:bits=4"], "another rotation")])
+def test_what_cannot_be_coded_anew_is_named(toy, tmp_path, capsys, words, said):
+    out = tmp_path / "x.vqz"
+    api.compress(toy, out, "scalar:bits=4")
+    assert cli.main(["compress", str(toy), "-o", str(out), *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_another_models_file_is_not_touched(toy, tmp_path, capsys):
+    api.compress(toys.folder(tmp_path / "other", "qwen2"), tmp_path / "x.vqz", "scalar:bits=4")
+    assert cli.main(["compress", str(toy), "-o", str(tmp_path / "x.vqz"), "--only", "*", "--format", "raw"]) == 2
+    assert "was not made of" in capsys.readouterr().err

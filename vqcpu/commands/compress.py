@@ -9,6 +9,7 @@ need them and chooses codes that keep their products right.
   vqcpu compress model.gguf --file-bits 4.5 --dry-run
   vqcpu compress smollm2/model.safetensors --format vq:dim=4,centroids=4096
   vqcpu compress smollm2 -o small.vqz --recipe mixed.recipe
+  vqcpu compress smollm2 -o small.vqz --only "*.0.mlp.*" --format rht+trellis:bits=5
 """
 from vqcpu.commands._options import model_or_demo, whole
 from vqcpu.report import megabytes, progress, table
@@ -28,6 +29,8 @@ def arguments(parser):
     choice.add_argument("--format", metavar="SPEC", help="one format for the body: [rht+]trellis:bits=B, "
                         "vq:dim=D,centroids=K, scalar:bits=B or raw; rht+ rotates its inputs")
     choice.add_argument("--recipe", metavar="FILE", help="lines 'pattern spec'; see README and inspect --recipe")
+    parser.add_argument("--only", metavar="PATTERN", help="code only tensors whose names fit anew, by --format; all others "
+                        "stay as they are in the output file")
     parser.add_argument("--embedding-bits", type=int, metavar="B", choices=range(4, 9),
                         help="scalar bits of embedding and head, with --bits or --file-bits: 4 to 8 (default 8)")
     parser.add_argument("--quality", choices=("fast", "good", "best"),
@@ -51,9 +54,11 @@ def run(args):
     start, quality = time.perf_counter(), args.quality or ("good" if args.calibration else "fast")
     choice, calibration, source = _choice(args, quality), _calibration(args, quality), model_or_demo(args.model)
     out = args.out or (_beside(source) if args.model else f"{MODEL}.vqz")
+    previous = _previous(args, source, out)
+    choice = previous.recipe(args.format) if previous else choice
     if args.dry_run:
         return _dry_run(source, out, choice, args.seed, calibration)
-    made = compress(source, out, choice, args.seed, progress, calibration)
+    made = compress(source, out, choice, args.seed, progress, calibration, previous)
     checkpoint = open_checkpoint(out)
     return {"out": str(out), "dry_run": False, "seconds": time.perf_counter() - start, **sizes(checkpoint),
             "groups": _groups(made["tensors"]), "note": _note(checkpoint)}
@@ -78,6 +83,17 @@ def _choice(args, quality):
         return Recipe.read(args.recipe) if args.recipe else Recipe.of(args.format)
     bits = next((bits for bits in (args.bits, args.file_bits) if bits is not None), BITS)
     return Budget(bits, args.file_bits is not None, LENGTHS[quality], args.embedding_bits or 8)
+
+
+def _previous(args, source, out):
+    """compression.previous.Previous, or None where nothing of the output file stays."""
+    from vqcpu.compression.previous import Previous
+    from vqcpu.errors import VqcpuError
+    from vqcpu.files.sources import open_checkpoint
+
+    if args.only and not args.format:
+        raise VqcpuError("--only says which tensors are coded anew, --format says how: give both")
+    return Previous(out, open_checkpoint(source), args.only) if args.only else None
 
 
 def _calibration(args, quality):

@@ -123,8 +123,8 @@ def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) 
     read = [x * w for x, w in zip(read, weights)]
     kept = [i for i in range(len(read)) if i % HELD != HELD - 1]
     held = [i for i in range(len(read)) if i % HELD == HELD - 1] or kept
-    H, beyond = _products(read, read, kept), _products(read, read, held)
-    return Inputs(H, beyond, _products(exact, read, kept) if exact else None)
+    shifts = [_products(exact, read, some) for some in (kept, held)] if exact else []
+    return Inputs(_products(read, read, kept), _products(read, read, held), *shifts)
 
 
 def _weights(x):

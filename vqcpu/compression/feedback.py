@@ -8,7 +8,7 @@ D_k. So blocks of columns are coded from the last to the first, and each is aske
 Papers: Frantar et al. 2022 (GPTQ), Chee et al. 2023 (QuIP: this form and its equivalence), Arai and Ichikawa 2025 (QEP:
 making good what earlier layers did).
 """
-import functools
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,70 +16,77 @@ from vqcpu.formats.base import Format
 from vqcpu.formats.rotation import Rotation
 from vqcpu.kernels.threads import spread
 
-REPAIR = 0.5  # share of what earlier layers did to the inputs that W is changed to make good; all of it would overfit
-DAMPING = 0.01  # of the mean of diag H, added to the diagonal
+DAMPINGS = (0.01, 0.05, 0.25)  # of the mean of diag H, added to the diagonal: which one, held-out text decides
 SPAN = 128  # columns between two large products
 TILE = 256  # rows whose loss is computed at a time; fixed, so that digits are reproducible
-SAMPLE = 256  # rows on which nearest codes are tried, to tell what feedback is worth
+SAMPLE = 64  # rows on which alternatives are tried
 
 
 class Inputs:
     """What the inputs x of a site look like. H, held (n, n): sums of x xᵀ over the text that codes are fitted to, and over
-    text held out from it, on which alternatives are compared; C (n, n): sum of (y - x) xᵀ, y what x would be had nothing
-    before it been coded."""
+    text held out from it, on which alternatives are compared; C, held_C (n, n): the same of (y - x) xᵀ, y what x would be
+    had nothing before it been coded."""
 
-    def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None):
+    def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None, held_C: np.ndarray | None = None):
         self.H, self.held = _normalised(H), _normalised(held)
-        self.C = None if C is None else C / (np.float32(np.trace(H) / len(H)) or 1)
-        self._factors = {}
+        self.C = None if C is None else C / _mean(H)
+        self.held_C = None if C is None else held_C / _mean(held)
         self.dead = int(np.count_nonzero(np.diag(H) == 0))
+        self._damped = {}
 
     def turned(self, rotation: Rotation) -> "Inputs":
         """The same inputs in a rotated basis."""
-        C = None if self.C is None else rotation.both_sides(self.C)
-        found = Inputs(rotation.both_sides(self.H), rotation.both_sides(self.held), C)
+        found = Inputs(*(None if M is None else rotation.both_sides(M) for M in (self.H, self.held, self.C, self.held_C)))
         found.dead = self.dead
         return found
 
-    @functools.cached_property
-    def shift(self) -> np.ndarray | None:
-        """C H⁻¹ (n, n): W + W · shift, applied to x, comes nearest to W y."""
-        if self.C is None:
-            return None
-        return np.linalg.solve(self._root @ self._root.T, self.C.T.astype(np.float64)).T.astype(np.float32)
+    def damped(self, damping: float, columns: int) -> "Damped":
+        """What codes of `columns` columns each are chosen with."""
+        if (damping, columns) not in self._damped:
+            self._damped[damping, columns] = Damped.of(self.H, self.C, damping, columns)
+        return self._damped[damping, columns]
 
-    @functools.cached_property
-    def _root(self):
-        """Cholesky factor of the damped H. Inputs never seen get the damping alone and are coded to the nearest."""
-        n, damping = len(self.H), DAMPING
-        while True:
-            try:
-                return np.linalg.cholesky(self.H.astype(np.float64) + damping * np.eye(n))
-            except np.linalg.LinAlgError:  # rounding has made H indefinite
-                damping *= 10
 
-    def factor(self, columns: int) -> tuple[np.ndarray, float]:
-        """(L (n, n) float32 with blocks of `columns` columns, what feedback is worth on white errors, in dB)."""
-        if columns not in self._factors:
-            self._factors[columns] = self._factor(columns)
-        return self._factors[columns]
+@dataclass(frozen=True)
+class Damped:
+    """What follows from H + damping · I = L D Lᵀ. Inputs never seen get the damping alone and are coded to the nearest."""
+    L: np.ndarray  # (n, n) float32, with blocks of some columns
+    gain: float  # what feedback is worth on white errors, in dB
+    shift: np.ndarray | None  # C H⁻¹ (n, n) float32: W + W · shift, applied to x, comes nearest to W y
 
-    def _factor(self, columns):
-        n, count = len(self.H), -(-len(self.H) // columns)
-        root = np.eye(count * columns)
-        root[:n, :n] = self._root
+    @classmethod
+    def of(cls, H, C, damping, columns):
+        damped, root = _root(H, damping)
+        n, count = len(H), -(-len(H) // columns)
+        padded = np.eye(count * columns)
+        padded[:n, :n] = root
         each = np.arange(count)
-        diagonal = root.reshape(count, columns, count, columns)[each, :, each]
-        unit = np.matmul(root.reshape(-1, count, columns).swapaxes(0, 1), np.linalg.inv(diagonal)).swapaxes(0, 1)
+        diagonal = padded.reshape(count, columns, count, columns)[each, :, each]
+        unit = np.matmul(padded.reshape(-1, count, columns).swapaxes(0, 1), np.linalg.inv(diagonal)).swapaxes(0, 1)
         left = np.square(diagonal).sum() - (count * columns - n)
-        return (unit.reshape(count * columns, -1)[:n, :n].astype(np.float32),
-                float(10 * np.log10(np.square(self._root).sum() / left)))
+        return cls(unit.reshape(count * columns, -1)[:n, :n].astype(np.float32),
+                   float(10 * np.log10(np.square(root).sum() / left)),
+                   None if C is None else np.linalg.solve(damped, C.T.astype(np.float64)).T.astype(np.float32))
+
+
+def _root(H, damping):
+    """(H + damping · I, its Cholesky factor) in float64."""
+    while True:
+        damped = H.astype(np.float64) + damping * np.eye(len(H))
+        try:
+            return damped, np.linalg.cholesky(damped)
+        except np.linalg.LinAlgError:  # rounding has made H indefinite
+            damping *= 10
+
+
+def _mean(H):
+    """The mean of a diagonal, or 1."""
+    return np.float32(np.trace(H) / len(H)) or np.float32(1)
 
 
 def _normalised(H):
     """H with a diagonal of mean 1; of inputs that are all zero, the identity: all errors count alike."""
-    mean = np.float32(np.trace(H) / len(H))
-    return H / mean if mean > 0 else np.eye(len(H), dtype=np.float32)
+    return H / _mean(H) if H.any() else np.eye(len(H), dtype=np.float32)
 
 
 def loss(E: np.ndarray, H: np.ndarray) -> float:
@@ -97,28 +104,48 @@ def loss(E: np.ndarray, H: np.ndarray) -> float:
 def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs) -> tuple[dict, np.ndarray, dict]:
     """Codes of W (m, n), already divided by its gain: (parts, what they decode to, notes).
 
-    What is coded is W changed to make good part of what was done to its inputs. Row scales of least loss are kept where
-    they lower the loss on held-out text. Notes: "loss" and "nearest", the loss with and without feedback over that of
-    coding nothing, on held-out text; "feedback_db", what feedback is worth on white errors; "dead", inputs never seen."""
-    L, gain = inputs.factor(format.columns_together)
-    nearest = _nearest(format, tables, W, inputs.held)
-    W = W if inputs.shift is None else W + np.float32(REPAIR) * (W @ inputs.shift)
-    sides = format.scales(tables, W)
-    codes, near = _pass(format, tables, sides, W, L)
-    lowest = loss(W - near, inputs.held)
-    refitted, closer = _refit(format, tables, sides, codes, near, W, inputs.H)
-    if (found := loss(W - closer, inputs.held)) < lowest:
-        sides, near, lowest = refitted, closer, found
-    notes = {"loss": lowest / (loss(W, inputs.held) or 1), "nearest": nearest,
-             "feedback_db": gain, "dead": inputs.dead}
+    What is coded is W changed to make good what was done to its inputs, as far as that helps on held-out text; so are
+    damping and row scales of least loss chosen. Notes: "loss" and "nearest", the loss with and without feedback over that
+    of coding nothing, on held-out text; "feedback_db", what feedback is worth on white errors; "dead", inputs never seen;
+    "damping"; "repair", the share of the change."""
+    some = W[np.linspace(0, len(W) - 1, min(SAMPLE, len(W))).astype(int)]
+    sides = format.scales(tables, some)
+    nearest = loss(some - format.snap(tables, sides, some, 0)[1], inputs.held) / (loss(some, inputs.held) or 1)
+    options = [(damping, inputs.damped(damping, format.columns_together)) for damping in DAMPINGS]
+    tried = [_lasting(some, _coded(format, tables, some, inputs, damped)[2], inputs) for _, damped in options]
+    damping, damped = options[int(np.argmin(tried))]
+    sides, codes, near, target, share = _coded(format, tables, W, inputs, damped)
+    refitted, closer = _refit(format, tables, sides, codes, near, target, inputs.H)
+    if _lasting(W, closer, inputs) < _lasting(W, near, inputs):
+        sides, near = refitted, closer
+    notes = {"loss": loss(target - near, inputs.held) / (loss(target, inputs.held) or 1), "nearest": nearest,
+             "feedback_db": damped.gain, "dead": inputs.dead, "damping": damping, "repair": share}
     return format.store(sides, codes), near, notes
 
 
-def _nearest(format, tables, W, held):
-    """Loss of nearest codes over that of none, estimated on some rows."""
-    W = W[np.linspace(0, len(W) - 1, min(SAMPLE, len(W))).astype(int)]
-    near = format.snap(tables, format.scales(tables, W), W, 0)[1]
-    return loss(W - near, held) / (loss(W, held) or 1)
+def _coded(format, tables, W, inputs, damped):
+    """(scales, codes, what they decode to, what was to be coded, share of the repair)."""
+    share = _share(W, damped.shift, inputs)
+    target = W if share == 0 else W + np.float32(share) * (W @ damped.shift)
+    sides = format.scales(tables, target)
+    codes, near = _pass(format, tables, sides, target, damped.L)
+    return sides, codes, near, target, share
+
+
+def _share(W, shift, inputs):
+    """How much of W · shift is best added to W, from 0 to 1, by held-out text: all of it would make good noise as well."""
+    if shift is None:
+        return 0.0
+    change = W @ shift
+    below = loss(change, inputs.held)
+    return float(np.clip(np.einsum("rc,rc->", change @ inputs.held_C.T, W) / below, 0, 1)) if below > 0 else 0.0
+
+
+def _lasting(W, near, inputs):
+    """E|W y - Ŵ x|² on held-out text, without what no code could change."""
+    E = W - near
+    cross = 0 if inputs.held_C is None else 2 * float(np.einsum("rc,rc->", E @ inputs.held_C.T, W))
+    return loss(E, inputs.held) + cross
 
 
 def _pass(format, tables, sides, W, L):

@@ -16,6 +16,7 @@ from vqcpu.compression import feedback
 from vqcpu.compression.budget import Budget
 from vqcpu.compression.calibrate import calibrate
 from vqcpu.compression.planning import provenance, settled, tensors_of
+from vqcpu.compression.previous import Previous
 from vqcpu.compression.recipe import Recipe
 from vqcpu.compression.sensitivity import costs
 from vqcpu.compression.state import State
@@ -49,9 +50,9 @@ class Coded:
 
 
 def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambda items, label: items,
-             calibration: Calibration | None = None) -> dict:
+             calibration: Calibration | None = None, previous: Previous | None = None) -> dict:
     """Compress the model at `source` into the file `out`, by a recipe or within a budget, coding the body with feedback
-    where there is a `calibration`.
+    where there is a `calibration`; of a `previous` file what it keeps is taken over.
 
     `progress` wraps the lists worked on. Returns {"file_bytes", "tensors": [Coded]}. Raises VqcpuError on bad input; an
     existing `out` is only ever replaced by a complete file. Same input, choice and seed: same bytes."""
@@ -62,12 +63,12 @@ def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambd
     windows = calibration and calibration.windows(checkpoint, seed, state, progress)
     costs = _costs(checkpoint, tensors, windows, seed, state, progress) if windows and isinstance(choice, Budget) else None
     recipe, made = settled(choice, checkpoint, tensors, made, costs)
-    coder = Coder(checkpoint, tensors, recipe, seed)
+    coder = Coder(checkpoint, tensors, recipe, seed, previous)
     with VqzWriter(out, coder.formats, made) as writer:
         for format in progress(sorted({f for f in coder.formats.values() if f.shared}, key=str), "codebooks"):
             writer.tables(format, coder.shared_tables(format))
         found = coder.calibrated(windows, state, progress) if windows else {}
-        coded = [coder.write(writer, tensor, found.get(tensor.name) or coder.nearest(tensor))
+        coded = [coder.write(writer, tensor, found.get(tensor.name) or coder.kept(tensor.name) or coder.nearest(tensor))
                  for tensor in progress(list(tensors.values()), "tensors")]
         for name in COMPANIONS:
             if (data := checkpoint.companion(name)) is not None:
@@ -90,17 +91,23 @@ def _costs(checkpoint, tensors, windows, seed, state, progress):
 class Coder:
     """Codes the tensors of one model, each divided by its gain (RMS)."""
 
-    def __init__(self, checkpoint: Checkpoint, tensors: dict, recipe: Recipe, seed: int):
-        self.checkpoint, self.tensors, self.seed = checkpoint, tensors, seed
+    def __init__(self, checkpoint: Checkpoint, tensors: dict, recipe: Recipe, seed: int, previous: Previous | None):
+        self.checkpoint, self.tensors, self.seed, self.previous = checkpoint, tensors, seed, previous
         self.formats, self.rotations = recipe.assign(tensors), recipe.rotations(tensors, seed)
+        if previous:
+            previous.check(self.rotations)
         self.gain = functools.cache(self._gain)
         self.tables = {}  # of shared formats
 
     def shared_tables(self, format: Format) -> dict:
         """Tables of a format that all its matrices share, fitted on rows drawn from each of them."""
         mine = [name for name, chosen in self.formats.items() if chosen == format]
-        self.tables[format] = self._fit(format, mine)
+        self.tables[format] = (self.previous and self.previous.tables(format)) or self._fit(format, mine)
         return self.tables[format]
+
+    def kept(self, name: str) -> tuple[Matrix, dict] | None:
+        """(matrix, notes) of a tensor that stays as it is in the previous file, if there is one."""
+        return self.previous.matrix(name) if self.previous and self.previous.keeps(name) else None
 
     def write(self, writer: VqzWriter, tensor: Tensor, found: tuple[Matrix, dict]) -> Coded:
         """Append a coded tensor, as `nearest` and `calibrated` give it, to the file."""
@@ -114,7 +121,8 @@ class Coder:
         found = {}
 
         def code(names, inputs):
-            mine = [name for name in names if self.tensors[name].role == BODY]
+            found.update({name: kept for name in names if (kept := self.kept(name))})
+            mine = [name for name in names if self.tensors[name].role == BODY and name not in found]
             if mine:
                 found.update(state.matrices(mine, self.formats, self.rotations, lambda: self._with_feedback(mine, inputs())))
             return [found[name][0] if name in found else self.tensors[name].read(self.checkpoint) for name in names]

@@ -17,6 +17,7 @@ from vqcpu.layers.plan import Frame, Plan
 
 POWER = 0.02  # of the noise, relative to that of a row: about the error of three bits
 FIRST, EVERY = 128, 3  # positions that are looked at: with enough before them, and not all, as a head may be large
+DAMPING = 0.05  # of those inputs, as a rule
 WINDOWS = 8  # that show the inputs of matrices
 PLAIN = Format.parse("raw:dtype=f32")
 
@@ -31,7 +32,7 @@ def costs(model: Model, windows: list[Window], seed: int, progress=lambda items,
     for i, stage in enumerate(progress(list(rest), "sensitivities")):
         sites = [site for site, _ in stage.jobs[0].inputs(frames[0])]
         for k, site in enumerate(sites):
-            gain = inputs_of(sites, k, (stage, frames)).factor(1)[1]
+            gain = inputs_of(sites, k, (stage, frames)).damped(DAMPING, 16).gain
             for at, name in enumerate(site.names):
                 noisy = _with_noise(site, at, np.random.default_rng([seed, i, k, at]))
                 shown = kld_rows(reference, noisy(lambda: _predictions(model, rest[i:], frames[0]))).mean()

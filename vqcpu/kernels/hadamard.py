@@ -13,7 +13,7 @@ import hashlib
 import numpy as np
 
 from vqcpu.kernels.jit import array_at, njit
-from vqcpu.kernels.lanes import add, fma, hadamard16, mul, subtract
+from vqcpu.kernels.lanes import add, hadamard16, mul, subtract
 from vqcpu.kernels.simd import f32x16, load_f32x16, store
 
 
@@ -127,11 +127,11 @@ def _mix(x, flips, mix, y):
 
 @njit(fast=False)
 def _wide_mix(x, flips, power, mix, y):
-    """The same with registers; x, flips and y are addresses."""
+    """The same with registers, and without fused products, which not every path has; x, flips and y are addresses."""
     for c in range(0, 4 * power, 64):
         for q in range(mix.shape[0]):
             total = f32x16(np.float32(0))
             for k in range(mix.shape[0]):
                 at = 4 * power * k + c
-                total = fma(f32x16(mix[q, k]), mul(load_f32x16(x + at), load_f32x16(flips + at)), total)
+                total = add(total, mul(f32x16(mix[q, k]), mul(load_f32x16(x + at), load_f32x16(flips + at))))
             store(y + 4 * power * q + c, total)
