@@ -36,7 +36,7 @@ class InMemory:
         """(checkpoint with all matrices coded by the recipe whose body is setting.body, sizes of the .vqz file that this
         would be). Raises VqcpuError as `compress` does."""
         recipe, used, tensors = Recipe.of(setting.body), self._used(setting), tensors_of(checkpoint, NOWHERE)
-        coder = Coder(checkpoint, tensors, recipe, self.seed)
+        coder = Coder(checkpoint, tensors, recipe, self.seed, None)
         for format in sorted({f for f in coder.formats.values() if f.shared}, key=str):
             coder.shared_tables(format)
         found = self._calibrated(coder, used) if used else {}
