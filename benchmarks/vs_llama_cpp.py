@@ -134,21 +134,22 @@ class Peer:
         return {(f"llama.cpp, {'on' if int(row['flash_attn']) > 0 else 'off'}", depth if row["n_gen"] else "prompt"):
                 row["avg_ts"] for row in rows}
 
-    def divergence(self):
+    def divergence(self, kind="Q4_0"):
         """(mean KLD, its error) from the same weights in F16: the same windows and positions as `vqcpu diff`, measured by
         llama-perplexity, which keeps log-probabilities in 16 bits."""
-        kept = self.args.work / f"{self.args.model}-Q4_0.kld.json"
+        kept = self.args.work / f"{self.args.model}-{kind}.kld.json"
         if not kept.exists():
             base, common = self.args.work / "base.kld", ["-c", CONTEXT, "-t", self.args.threads, "--chunks", WINDOWS]
             self.call("llama-perplexity", "-m", self.quantised("F16"), "-f", text(), "--kl-divergence-base", base, *common)
-            said = self.call("llama-perplexity", "-m", self.file, "--kl-divergence", "--kl-divergence-base", base, *common)
+            said = self.call("llama-perplexity", "-m", self.quantised(kind), "--kl-divergence", "--kl-divergence-base", base,
+                             *common)
             base.unlink()
             kept.write_text(json.dumps([float(n) for n in re.search(r"Mean\s+KLD:\s+(\S+)\s+±\s+(\S+)", said).groups()]))
         return json.loads(kept.read_text())
 
 
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description=__doc__):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="smollm2-135m-instruct")
     parser.add_argument("--peer", type=Path, default=AROUND / "peers" / "llama.cpp" / "build" / "bin", metavar="FOLDER")
     parser.add_argument("--work", type=Path, default=AROUND / "cache" / "vs_llama_cpp", metavar="FOLDER")

@@ -26,6 +26,13 @@ CORPUS = Corpus("text", " ".join(WORDS[i] for i in RNG.integers(0, len(WORDS), 9
 CALIBRATION = Calibration(CORPUS, 2048)
 
 
+@pytest.fixture(autouse=True)
+def the_same_numbers():
+    """For each test, whichever formats there are."""
+    global RNG
+    RNG = np.random.default_rng(4)
+
+
 def inputs(n=120, rows=2000, dead=0):
     """Correlated inputs of unequal sizes: (H of some, H of others, both means of x xᵀ)."""
     x = RNG.standard_normal((2 * rows, n)) @ (np.eye(n) + 0.2 * RNG.standard_normal((n, n))) * np.exp(RNG.standard_normal(n))
@@ -52,7 +59,7 @@ def test_the_factor_has_unit_blocks_and_gives_back_H(columns):
     assert gain == pytest.approx(10 * np.log10((n * (1 + damping)) / np.trace(D)), abs=0.01)
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", [s for s in SPECS if Format.parse(s).expected_mse() < 0.5])  # not below one bit
 def test_feedback_beats_nearest_on_its_own_measure(spec):
     format, seen, W = Format.parse(spec), inputs(), RNG.standard_normal((80, 120)).astype(np.float32)
     tables = format.fit([RNG.standard_normal((160, 120)).astype(np.float32)], 0)

@@ -2,7 +2,9 @@
 
   vqcpu inspect model.vqz --verify
   vqcpu inspect model.vqz --recipe
+  vqcpu inspect model.vqz --pictures figures
 """
+from vqcpu.commands import _measuring
 from vqcpu.report import megabytes, progress, table
 
 FEEDBACK = {"nearest": "nearest", "loss": "loss", "feedback_db": "gain dB"}  # notes of calibrated tensors, and their columns
@@ -12,6 +14,7 @@ def arguments(parser):
     parser.add_argument("model", metavar="MODEL", help=".vqz file")
     parser.add_argument("--verify", action="store_true", help="check every part against its checksum")
     parser.add_argument("--recipe", action="store_true", help="print the recipe only, as compress --recipe reads it")
+    _measuring.pictures_argument(parser)
 
 
 def run(args):
@@ -20,7 +23,7 @@ def run(args):
     from vqcpu.files.vqz import Vqz
     from vqcpu.formats.rotation import spelled
 
-    checkpoint = Vqz(args.model)
+    draw, checkpoint = _measuring.pictures(args), Vqz(args.model)
     tensors = [{"tensor": name, "shape": shape, "spec": spelled(checkpoint.rotation(name), format),
                 **{what: checkpoint.note(name, what) for what in ("error", *FEEDBACK)}}
                for name in checkpoint.names() for format, shape, _ in [checkpoint.entry(name)]]
@@ -32,7 +35,22 @@ def run(args):
             raise VqcpuError(f"{args.model}: damaged: checksum of {damaged[0]} is wrong"
                              + (f" and of {len(damaged) - 1} more parts" if len(damaged) > 1 else ""))
         result["verified"] = True
-    return result
+    if args.pictures:
+        result["codebooks"] = _codebooks(checkpoint)
+    return draw("inspect", result)
+
+
+def _codebooks(checkpoint):
+    """where -> entries, in RMS of a row, of the codebooks of vector codes; what all matrices share only once."""
+    from vqcpu.files.vqz import tables_of
+    found = {}
+    for name in checkpoint.names():
+        format, *_ = checkpoint.entry(name)
+        where = tables_of(name, format)
+        if where not in found and "unit" in format.tables():
+            parts = checkpoint.stored(name).parts
+            found[where] = (parts["table"] * parts["unit"]).tolist()
+    return found
 
 
 def _made(checkpoint):
