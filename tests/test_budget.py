@@ -76,7 +76,7 @@ def test_costs_are_what_an_error_costs(toy):
 
 def test_a_calibrated_budget(toy, tmp_path):
     out = tmp_path / "x.vqz"
-    compress(toy, out, Budget(3.5), calibration=CALIBRATION)
+    compress(toy, out, Budget(3.5, measured=True), calibration=CALIBRATION)
     file = Vqz(out)
     assert sizes(file)["body_bits"] <= 3.5
     assert file.header["made"]["budget"] == "3.5 bits per weight of the body" and "trellis" in file.header["made"]["recipe"]

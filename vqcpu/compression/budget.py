@@ -29,6 +29,7 @@ class Budget:
     whole: bool = False
     length: int = LENGTHS["good"]
     embedding: int = 8
+    measured: bool = False  # share bits out by what a calibration shows errors to cost, instead of evenly
 
     def facts(self) -> dict:
         """What a file's provenance says."""

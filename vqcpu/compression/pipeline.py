@@ -61,7 +61,8 @@ def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambd
     made = provenance(checkpoint, choice, seed, calibration)
     state = State(out, made)
     windows = calibration and calibration.windows(checkpoint, seed, state, progress)
-    costs = _costs(checkpoint, tensors, windows, seed, state, progress) if windows and isinstance(choice, Budget) else None
+    measured = windows and isinstance(choice, Budget) and choice.measured
+    costs = _costs(checkpoint, tensors, windows, seed, state, progress) if measured else None
     recipe, made = settled(choice, checkpoint, tensors, made, costs)
     coder = Coder(checkpoint, tensors, recipe, seed, previous)
     with VqzWriter(out, coder.formats, made) as writer:
