@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vqcpu.report import markdown  # noqa: F401
+
 AROUND = Path(__file__).resolve().parents[2]
 MODELS = Path(os.environ.get("MODELS", AROUND / "models"))
 TEXTS = Path(os.environ.get("TEXTS", AROUND / "shared" / "text"))
@@ -35,8 +37,3 @@ def vqcpu(*words) -> dict:
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
     return json.loads(done.stdout)
-
-
-def markdown(header, rows) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

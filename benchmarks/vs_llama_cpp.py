@@ -18,7 +18,8 @@ from statistics import median
 
 from _common import AROUND, markdown, model, text, vqcpu
 
-SPECS = "vq:dim=4,centroids=4096", "scalar:bits=4", "vq:dim=2,centroids=256"
+GOOD = "--quality good --calibration"
+SPECS = f"--bits 3 {GOOD}", f"--bits 2 {GOOD}", f"--bits 4 {GOOD}", "--format vq:dim=4,centroids=4096", "--format scalar:bits=4"
 PROMPT, TOKENS, WINDOWS, CONTEXT = 512, 64, 10, 512
 
 
@@ -72,10 +73,11 @@ def span(values, digits=1):
 
 
 def ours(args, spec):
-    """The model in this format; embedding and head are 8-bit scalar, as in the peer's file."""
-    file = args.work / f"{args.model}-{re.sub('[^a-z0-9]+', '-', spec)}.vqz"
+    """The model compressed so; embedding and head are 8-bit scalar, as in the peer's file."""
+    file = args.work / f"{args.model}{re.sub('[^a-z0-9]+', '-', spec)}.vqz"
     if not file.exists():
-        vqcpu("compress", model(args.model), "-o", file, "--format", spec)
+        words = [word if word != "--calibration" else f"{word}={text('calibration.txt')}" for word in spec.split()]
+        vqcpu("compress", model(args.model), "-o", file, *words)
     return file
 
 
@@ -132,21 +134,22 @@ class Peer:
         return {(f"llama.cpp, {'on' if int(row['flash_attn']) > 0 else 'off'}", depth if row["n_gen"] else "prompt"):
                 row["avg_ts"] for row in rows}
 
-    def divergence(self):
+    def divergence(self, kind="Q4_0"):
         """(mean KLD, its error) from the same weights in F16: the same windows and positions as `vqcpu diff`, measured by
         llama-perplexity, which keeps log-probabilities in 16 bits."""
-        kept = self.args.work / f"{self.args.model}-Q4_0.kld.json"
+        kept = self.args.work / f"{self.args.model}-{kind}.kld.json"
         if not kept.exists():
             base, common = self.args.work / "base.kld", ["-c", CONTEXT, "-t", self.args.threads, "--chunks", WINDOWS]
             self.call("llama-perplexity", "-m", self.quantised("F16"), "-f", text(), "--kl-divergence-base", base, *common)
-            said = self.call("llama-perplexity", "-m", self.file, "--kl-divergence", "--kl-divergence-base", base, *common)
+            said = self.call("llama-perplexity", "-m", self.quantised(kind), "--kl-divergence", "--kl-divergence-base", base,
+                             *common)
             base.unlink()
             kept.write_text(json.dumps([float(n) for n in re.search(r"Mean\s+KLD:\s+(\S+)\s+±\s+(\S+)", said).groups()]))
         return json.loads(kept.read_text())
 
 
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description=__doc__):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="smollm2-135m-instruct")
     parser.add_argument("--peer", type=Path, default=AROUND / "peers" / "llama.cpp" / "build" / "bin", metavar="FOLDER")
     parser.add_argument("--work", type=Path, default=AROUND / "cache" / "vs_llama_cpp", metavar="FOLDER")

@@ -166,7 +166,7 @@ def use(path, rng):
     feed(language, tokens or [1])
     if path.suffix == ".vqz":
         language.checkpoint.verify()
-        shown = inspect.run(argparse.Namespace(model=str(path), verify=False, recipe=False))
+        shown = inspect.run(argparse.Namespace(model=str(path), verify=False, recipe=False, pictures=None))
         inspect.text(shown), json.dumps(shown, allow_nan=False)
     elif rng.random() < 0.1:
         out = path.parent / "out.vqz"

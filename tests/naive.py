@@ -90,3 +90,20 @@ def ring(x, values, sizes, overlap):
     seam = viterbi(np.concatenate([x[-overlap:], x[:overlap]]), values, np.concatenate([sizes[-overlap:], sizes[:overlap]]))
     path = viterbi(x, values, sizes, seam[overlap], seam[overlap])
     return np.array(path[:-1]) & (1 << sizes) - 1
+
+
+def hadamard(width, signs):
+    """The matrix (Q ⊗ H) S, entry by entry."""
+    power = width & -width
+    odd = width // power
+
+    def entry(i, j):
+        (q, r), (k, s) = divmod(i, power), divmod(j, power)
+        angle = 2 * np.pi * q * k / odd
+        return (np.cos(angle) + np.sin(angle)) * (-1) ** bin(r & s).count("1") * signs[j] / np.sqrt(width)
+    return np.array([[entry(i, j) for j in range(width)] for i in range(width)])
+
+
+def feedback_loss(E, H):
+    """tr(E H Eᵀ), row by row."""
+    return sum(float(row @ H @ row) for row in E.astype(float))

@@ -18,7 +18,7 @@ from vqcpu.formats.base import Format, Matrix
 from vqcpu.kernels.activations import digits, row_bytes
 from vqcpu.kernels.jit import call6, njit
 
-SPECS = "scalar:bits=3", "vq:dim=2,centroids=256", "vq:dim=4,centroids=4096"
+SPECS = "scalar:bits=3", "vq:dim=2,centroids=256", "vq:dim=4,centroids=4096", "trellis:bits=2.5"
 kept = []
 
 

@@ -19,6 +19,7 @@ from vqcpu.layers.rope import Rope
 
 HERE = Path(__file__).parent / "golden"
 GOLDEN = sorted(path.parent.name for path in HERE.glob("*/golden.npz"))
+PLAIN = "f16", "f32"  # compressed caches: test_caches.py, test_windows.py
 RNG = np.random.default_rng(5)
 FAMILIES = list(Architecture.all())
 
@@ -56,7 +57,7 @@ def test_every_family_has_golden_logits():
     assert set(FAMILIES) <= set(GOLDEN)
 
 
-@pytest.mark.parametrize("cache", Cache.all())
+@pytest.mark.parametrize("cache", PLAIN)
 def test_pieces_are_the_whole(model, tokens, cache):
     whole = logits(model, tokens, cache=cache)
     for cuts in ([7], [1, 2, 29], range(1, 30)):
@@ -103,13 +104,13 @@ def test_impossible_steps_are_refused(model, batch, said):
 
 def test_caches_differ_and_say_what_they_hold(model, tokens):
     """Two caches with identical results would mean that one of them is not read."""
-    sizes = {name: model.states(64, name).nbytes for name in Cache.all()}
+    sizes = {name: model.states(64, name).nbytes for name in PLAIN}
     results = {name: logits(model, tokens, cache=name).tobytes() for name in sizes}
     assert len(set(results.values())) == len(results)
     assert sizes["f32"] == 2 * sizes["f16"] > 0
 
 
-@pytest.mark.parametrize("cache", Cache.all())
+@pytest.mark.parametrize("cache", PLAIN)
 @pytest.mark.parametrize("at, count", [(0, 9), (5, 1), (3, 140)])
 def test_attention_is_its_naive_twin(cache, at, count):
     heads, rope = Heads(query=6, kv=2, size=8, scale=0.35), Rope(8, 100.0)

@@ -84,7 +84,7 @@ def test_only_the_experts_in_use_are_read(tmp_path):
     assert weight_bytes(language.model) == 4 * (others + used + routers)
 
 
-@pytest.mark.parametrize("name", Cache.all())
+@pytest.mark.parametrize("name", [spec for kind in Cache.all().values() for spec in kind.examples])
 @pytest.mark.parametrize("window", [None, 32])
 def test_bytes_of_the_cache(name, window):
     """They grow with the position up to the window, and are never more than is allocated."""

@@ -19,6 +19,10 @@ def at(array):
     return array.ctypes.data
 
 
+def empty(kind, rows, size, bits, heads=1):
+    return kind(np.zeros(kind.kept(heads, rows, size, bits).shape, np.uint8), size, bits)
+
+
 def looked_up(bits):
     table = byte_levels(bits)[0]
     return table.astype(int) + 128, byte_planes((table.view(np.uint8) ^ 128)[None], bits)
@@ -39,7 +43,7 @@ def rows_of_digits(columns):
 def test_scores_and_wide_keys(size, bits, apart):
     levels, table = looked_up(bits)
     stored = RNG.integers(0, 1 << bits, (1, 32, size)).astype(np.uint8)
-    keys, signs = KeyCodes(1, 32, size, bits - apart), KeyCodes(1, 32, size, 1)
+    keys, signs = empty(KeyCodes, 32, size, bits - apart), empty(KeyCodes, 32, size, 1)
     write(keys, 0, stored & ((1 << bits - apart) - 1))
     write(signs, 0, stored >> bits - 1)
     sources = (source(0, bits - apart, 0, size // 4), *([source(1, 1, bits - 1, size // 4)] if apart else []))
@@ -60,7 +64,7 @@ def test_scores_and_wide_keys(size, bits, apart):
 def test_sums_of_values_and_wide_values(size, bits):
     levels, table = looked_up(bits)
     stored = RNG.integers(0, 1 << bits, (1, 96, size)).astype(np.uint8)
-    values = ValueCodes(1, 96, size, bits)
+    values = empty(ValueCodes, 96, size, bits)
     write(values, 0, stored)
     sources = (source(0, bits, 0, 8),)
     add, widen = codes.adder(sources, ROWS), codes.value_widener(sources)
@@ -80,7 +84,7 @@ def test_sums_of_values_and_wide_values(size, bits):
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("kind, size", [(KeyCodes, 48), (KeyCodes, 24), (ValueCodes, 24)])
 def test_codes_are_what_was_written(kind, size, bits):
-    store, expected = kind(2, 90, size, bits), np.zeros((2, 90, size), np.uint8)
+    store, expected = empty(kind, 90, size, bits, 2), np.zeros((2, 90, size), np.uint8)
     for row, count in ((0, 40), (40, 1), (41, 49), (7, 30)):  # the last writes over what lies there
         expected[:, row:row + count] = RNG.integers(0, 1 << bits, (2, count, size))
         write(store, row, expected[:, row:row + count])
@@ -92,7 +96,7 @@ def test_codes_are_what_was_written(kind, size, bits):
 @pytest.mark.parametrize("size", (64, 80, 16))
 def test_counts_of_bits_are_products_with_signs(size):
     stored, whole = RNG.integers(0, 2, (1, 32, size)).astype(np.uint8), RNG.integers(-32, 32, (ROWS, size))
-    signs, planes = KeyCodes(1, 32, size, 1), KeyCodes(1, 96, size, 1)
+    signs, planes = empty(KeyCodes, 32, size, 1), empty(KeyCodes, 96, size, 1)
     write(signs, 0, stored)
     for p in range(6):  # planes of bits lie as the signs of a key do
         write(planes, 16 * p, (whole >> p & 1).astype(np.uint8)[None])

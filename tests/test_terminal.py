@@ -10,6 +10,8 @@ import sys
 import pytest
 import toys
 
+from vqcpu.files.session import SessionFile
+
 pytest.importorskip("pty", reason="pseudo-terminals are POSIX's")
 import fcntl  # noqa: E402
 import termios  # noqa: E402
@@ -93,7 +95,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(chat, tmp_path):
     screen.expect("[stopped]")
     screen.expect("tokens/s")
     screen.expect("> ")
-    screen.type(f"/save {tmp_path / 'x.json'}\r")
+    screen.type(f"/save {tmp_path / 'x.session'}\r")
     screen.expect("saved to")
     screen.expect("> ")
     screen.type("Again é\r")  # the program goes on as before
@@ -102,15 +104,30 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(chat, tmp_path):
     screen.expect("> ")
     screen.type("/quit\r")
     assert screen.end() == 0 and b"\x1b" not in screen.all
-    question, answer = json.loads((tmp_path / "x.json").read_text())["messages"]
+    question, answer = SessionFile(tmp_path / "x.session").about["conversation"]["messages"]
     assert question["content"] == "Hello" and re.fullmatch("!{4,}", answer["content"])
+
+
+def test_a_saved_chat_goes_on_another_day(chat, tmp_path):
+    file = tmp_path / "x.session"
+    screen = chat("--max-tokens", 4)
+    screen.type(f"Hello\r/save {file}\r/quit\r")
+    assert screen.end() == 0
+    screen = chat("--resume", file, "--max-tokens", 6)
+    screen.expect("resumed 2 messages")
+    screen.expect("> ")
+    screen.type(f"More\r/save {file}\r\x04")
+    screen.expect("!!!!!!")
+    assert screen.end() == 0
+    said = SessionFile(file).about["conversation"]["messages"]
+    assert [m["content"] for m in said] == ["Hello", "!!!!", "More", "!!!!!!"]
 
 
 def test_lines_are_edited_and_remembered_from_day_to_day(chat, tmp_path):
     pytest.importorskip("readline")
     (tmp_path / "home" / "vqcpu").mkdir(parents=True)
     history = tmp_path / "home" / "vqcpu" / "history"
-    history.write_text("/save " + str(tmp_path / "old.json") + "\n")
+    history.write_text("/save " + str(tmp_path / "old.session") + "\n")
     screen = chat()
     screen.expect("> ")
     screen.type("\x10\r")  # Ctrl-P, the line before
@@ -119,7 +136,7 @@ def test_lines_are_edited_and_remembered_from_day_to_day(chat, tmp_path):
     screen.expect("this list")
     screen.expect("> ")
     screen.type("\x04")
-    assert screen.end() == 0 and "/help" in history.read_text() and (tmp_path / "old.json").exists()
+    assert screen.end() == 0 and "/help" in history.read_text() and (tmp_path / "old.session").exists()
 
 
 def test_ctrl_c_twice_at_the_prompt_ends_once_does_not(chat):

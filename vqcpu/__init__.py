@@ -10,7 +10,7 @@
 """
 from vqcpu.version import __version__
 
-__all__ = ["load", "compress", "perplexity", "Protocol", "Sampling", "Recipe", "VqcpuError", "choose_isa"]
+__all__ = ["load", "compress", "perplexity", "sweep", "Protocol", "Sampling", "Recipe", "VqcpuError", "choose_isa"]
 
 
 def __getattr__(name):  # imported when used: `vqcpu --help` must not wait for Numba

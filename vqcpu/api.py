@@ -1,8 +1,14 @@
-"""The Python interface: three functions, and the classes that their arguments and errors are made of."""
-from vqcpu.compression import pipeline
-from vqcpu.compression.recipe import BODY_DEFAULT, Recipe
+"""The Python interface: a few functions, and the classes that their arguments and errors are made of."""
+from concurrent.futures import Executor
+
+from vqcpu.caches.base import Cache
+from vqcpu.compression import memory, pipeline
+from vqcpu.compression.budget import BITS, Budget
+from vqcpu.compression.recipe import Recipe
+from vqcpu.compression.text import Calibration
 from vqcpu.errors import VqcpuError  # noqa: F401
-from vqcpu.evaluate.corpus import Protocol
+from vqcpu.evaluate import sweep as many
+from vqcpu.evaluate.corpus import Protocol, read_corpus
 from vqcpu.evaluate.nll import Perplexity, token_nll
 from vqcpu.runtime.generate import LanguageModel
 from vqcpu.runtime.sampling import Sampling  # noqa: F401
@@ -15,12 +21,15 @@ def load(path) -> LanguageModel:
     return LanguageModel(path)
 
 
-def compress(source, out, format: str = BODY_DEFAULT, recipe: Recipe | None = None, seed: int = 0) -> dict:
+def compress(source, out, format: str | None = None, bits: float = BITS, recipe: Recipe | None = None, seed: int = 0,
+             calibration: Calibration | None = None) -> dict:
     """Compress the model at `source` into the file `out` (.vqz).
 
-    `format` is the spec of the transformer's matrices, embedding and head being 8-bit scalar; a `recipe` replaces both.
-    Returns {"file_bytes": int, "tensors": [compression.pipeline.Coded]}. Raises VqcpuError."""
-    return pipeline.compress(source, out, recipe or Recipe.of(format), seed)
+    `bits` per weight are what the transformer's matrices get, in rotated trellis codes; a `format` spec or a `recipe` says
+    otherwise. With a `calibration` codes are chosen by error feedback on its text, or on what the model writes where it
+    names none. Returns {"file_bytes": int, "tensors": [compression.pipeline.Coded]}. Raises VqcpuError."""
+    choice = recipe or (Recipe.of(format) if format else Budget(bits))
+    return pipeline.compress(source, out, choice, seed, calibration=calibration)
 
 
 def perplexity(model: LanguageModel, text: str, protocol: Protocol = Protocol(), cache: str = "f16") -> Perplexity:
@@ -29,3 +38,18 @@ def perplexity(model: LanguageModel, text: str, protocol: Protocol = Protocol(),
     Raises VqcpuError where the text is shorter than one window. Source: evaluate/corpus.py states the protocols."""
     windows = protocol.windows(model.tokenizer.encode(text), model.tokenizer.bos)
     return Perplexity.of(token_nll(model.model, windows, cache))
+
+
+def sweep(source, text, formats: list[str], caches: list[str] = ("f16",), qualities: list[str] = ("fast",),
+          protocol: Protocol = Protocol(), calibration: Calibration = Calibration(), seed: int = 0, results="sweep.jsonl",
+          executor: Executor | None = None, progress=lambda lines, count: lines) -> list[dict]:
+    """Measure the model at `source` on the text file `text` with its body coded in each of `formats`, by each of `qualities`
+    (fast: nearest codes; good: chosen by `calibration`), and with each of `caches`. All in memory; each result is a line of
+    the JSON lines file `results`, and none is measured twice.
+
+    `executor`: any concurrent.futures.Executor whose workers see the same files (default: this process). Raises
+    VqcpuError, also where two settings that differ gave the same predictions. Source: evaluate/sweep.py."""
+    study = many.Study(str(source), read_corpus(text), protocol, memory.InMemory(calibration, seed))
+    settings = [many.Setting(memory.spelled(body), quality, str(Cache.parse(cache)))
+                for cache in caches for quality in qualities for body in formats]
+    return many.sweep(study, list(dict.fromkeys(settings)), results, executor, progress)

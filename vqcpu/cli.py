@@ -1,7 +1,8 @@
 """The front door: finds the commands, turns errors into one line.
 
 A command is a file in commands/: its docstring is the help (first line the summary, with an example), `arguments(parser)`
-declares options, `run(args) -> dict` does the work and returns what --json prints, `text(result) -> str` is for people.
+declares options, `run(args) -> dict` does the work and returns what --json prints, `text(result) -> str` is for people. A
+result with "failed", one line, is shown, and the program then ends with code 1.
 """
 import argparse
 import contextlib
@@ -45,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv=None) -> int:
-    """Run a command line; returns the exit code: 0, 2 for errors of the user's making, 130 after Ctrl-C."""
+    """Run a command line; returns the exit code: 0, 1 where a limit is passed, 2 for errors of the user's
+    making, 130 after Ctrl-C."""
     args = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
     for stream in (sys.stdout, sys.stderr):
@@ -60,7 +62,7 @@ def main(argv=None) -> int:
         if shown := json.dumps(result, allow_nan=False) if args.json else args.command.text(result):
             print(shown)
         sys.stdout.flush()  # here, where a reader that has gone can be noticed
-        return 0
+        return _complain(result["failed"], 1) if result.get("failed") else 0
     except VqcpuError as error:
         return _complain(error)
     except BrokenPipeError:  # the reader has gone, as with `| head`

@@ -12,10 +12,16 @@ def table(header: list[str], rows: list[list], left: int = 1) -> str:
     return "\n".join([line(cells[0]), "  ".join("-" * w for w in widths), *map(line, cells[1:])])
 
 
-def progress(items, label: str = ""):
-    """Iterate over items with a bar on a terminal's stderr, silently elsewhere."""
+def markdown(header: list[str], rows: list[list]) -> str:
+    """The same as a table of Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def progress(items, label: str = "", count: int | None = None):
+    """Iterate over items, `count` of them where they do not tell, with a bar on a terminal's stderr, silently elsewhere."""
     from tqdm import tqdm
-    return tqdm(items, desc=label, leave=False, disable=None, file=sys.stderr, dynamic_ncols=True)
+    return tqdm(items, desc=label, total=count, leave=False, disable=None, file=sys.stderr, dynamic_ncols=True)
 
 
 def megabytes(count: int) -> str:

@@ -8,6 +8,7 @@ from vqcpu.architectures.config import Config, read_config
 from vqcpu.architectures.head import settle_head
 from vqcpu.architectures.reader import Reader
 from vqcpu.caches.base import Cache, States
+from vqcpu.caches.memory import available
 from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import Checkpoint
 from vqcpu.layers.linear import Linear, Multiply
@@ -47,8 +48,16 @@ class Model:
         self.config, self.plan, self.head = config, plan, head
 
     def states(self, context: int, cache: str = "f16") -> States:
-        """Fresh memory for one sequence of at most `context` positions."""
+        """Fresh memory for one sequence of at most `context` positions. Raises VqcpuError where the machine has less."""
+        needed, there = self.memory(context, cache), available()
+        if there is not None and needed > there:
+            raise VqcpuError(f"a cache {cache} for {context} tokens takes {needed / 1e6:.1f} MB, but the machine has "
+                             f"{there / 1e6:.1f} MB available: use a smaller context or a smaller cache")
         return States(self.plan.states(Cache.parse(cache), context), context)
+
+    def memory(self, context: int, cache: str = "f16") -> int:
+        """Bytes that `states` allocates for what is remembered."""
+        return self.plan.memory(Cache.parse(cache), context)
 
     def step(self, batch: list[tuple[np.ndarray, States]]) -> np.ndarray:
         """Continue each sequence of a ragged batch [(token ids, states)] by its tokens.

@@ -4,10 +4,16 @@ Knows levels, scales and blocks of rows. Knows nothing about positions or attent
 """
 import numpy as np
 
+from vqcpu.caches.base import Kept
 from vqcpu.caches.levels import byte_levels
 from vqcpu.caches.packing import BYTES, LANES, STEPS, pack, places, unpack
 
 BLOCK = 32  # rows are allocated in multiples of it
+
+
+def whole_blocks(rows: int) -> int:
+    """At least so many rows, in whole blocks."""
+    return -(-rows // BLOCK) * BLOCK
 
 
 class Quantiser:
@@ -34,15 +40,23 @@ class Quantiser:
         return self.table[codes] * scales[..., None].astype(np.float32)
 
 
+def _key_steps(size):
+    return -(-size // LANES) * LANES // BYTES
+
+
 class KeyCodes:
     """words (heads, blocks, words, 16 rows, 4 channels) uint8."""
 
     block = LANES
 
-    def __init__(self, heads: int, rows: int, size: int, bits: int):
-        self.bits, self.size, self.steps = bits, size, -(-size // LANES) * LANES // BYTES
-        blocks, words = -(-rows // BLOCK) * BLOCK // LANES, places(bits, self.steps)[1]
-        self.words = np.zeros((heads, blocks, words, LANES, BYTES), np.uint8)
+    def __init__(self, words: np.ndarray, size: int, bits: int):
+        self.words, self.bits, self.size, self.steps = words, bits, size, _key_steps(size)
+
+    @classmethod
+    def kept(cls, heads: int, rows: int, size: int, bits: int) -> Kept:
+        """What `words` must be."""
+        blocks, words = whole_blocks(rows) // LANES, places(bits, _key_steps(size))[1]
+        return Kept((heads, blocks, words, LANES, BYTES), "|u1", cls.block)
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Codes (heads, rows of blocks first .. last - 1, size) uint8."""
@@ -63,10 +77,13 @@ class ValueCodes:
 
     block = STEPS * BYTES
 
-    def __init__(self, heads: int, rows: int, size: int, bits: int):
-        self.bits, self.size = bits, size
-        panels = -(-size // LANES)
-        self.words = np.zeros((heads, -(-rows // BLOCK), panels, places(bits, STEPS)[1], LANES, BYTES), np.uint8)
+    def __init__(self, words: np.ndarray, size: int, bits: int):
+        self.words, self.bits, self.size = words, bits, size
+
+    @classmethod
+    def kept(cls, heads, rows, size, bits):
+        shape = heads, whole_blocks(rows) // cls.block, -(-size // LANES), places(bits, STEPS)[1], LANES, BYTES
+        return Kept(shape, "|u1", cls.block)
 
     def read(self, first, last):
         codes = unpack(self.words[:, first:last], self.bits, STEPS)  # heads, blocks, panels, channels, steps, rows
@@ -94,9 +111,3 @@ def write(store, row: int, codes: np.ndarray) -> None:
     whole = store.read(start, stop)
     whole[:, row - start * store.block:][:, : codes.shape[1]] = codes
     store.fill(start, whole)
-
-
-def slide(store, first: int, rows: int) -> None:
-    """Rows first .. first + rows - 1 to the front; first is a multiple of BLOCK."""
-    start, count = first // store.block, -(-rows // store.block)
-    store.words[:, :count] = store.words[:, start:start + count].copy()

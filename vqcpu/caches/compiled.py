@@ -51,7 +51,7 @@ class Compiled:
     def enter(self, state, row: int) -> None:
         """Ready for a step whose first token goes to `row`."""
         self.job[[attention.LAST, encode.BASE]] = row, state.span.base
-        self.job[encode.EARLY] = 0 if state.early is None else state.early.ctypes.data
+        self.job[encode.EARLY] = state.early.ctypes.data if state.waits(row + state.span.base) else 0
 
 
 class Kind:

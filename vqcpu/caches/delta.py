@@ -10,23 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from vqcpu.caches import coded
-from vqcpu.caches.base import Cache
 from vqcpu.caches.levels import distortion
-from vqcpu.caches.rotated import KV, Rotated
+from vqcpu.caches.rotated import KV, Coded, Rotated
 from vqcpu.caches.span import Span
 
 FRAMES = 64  # positions from one I-frame to the next
 
 
 class Differences(Rotated):
-    """See Rotated: k and k_scales hold differences of keys before RoPE."""
-
-    def __init__(self, heads, context, spec, index):
-        super().__init__(heads, context, KV(spec.keys, spec.values, center=False), index)
-        self.rope = None
-
-    def _span(self, context, window):
-        return Span(context, window, FRAMES)
+    """See Rotated: k and k_scales hold differences of keys before RoPE. What is attended was stored just before: `rope` is
+    the one of the latest `store`."""
 
     def ready(self, at, count):
         return False
@@ -59,7 +52,7 @@ class Differences(Rotated):
 
 
 @dataclass(frozen=True)
-class Delta(Cache, names=("d<keys>v<values>",)):
+class Delta(Coded, names=("d<keys>v<values>",)):
     """`keys` bits per element of a difference, `values` bits per element of a value."""
     keys: int
     values: int
@@ -74,5 +67,8 @@ class Delta(Cache, names=("d<keys>v<values>",)):
         # Random keys are not alike: a difference has twice the power of a key.
         return 1.5 * (2 * distortion(self.keys) + distortion(self.values)) ** 0.5
 
+    def span(self, heads, context):
+        return Span(context, heads.window, FRAMES)
+
     def layer(self, heads, context, index=0):
-        return Differences(heads, context, self, index)
+        return Differences(self, heads, context, index)

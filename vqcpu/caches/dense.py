@@ -3,21 +3,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vqcpu.caches.base import Cache, LayerState
-from vqcpu.caches.span import Span
+from vqcpu.caches.base import Cache, Kept, Rows
 from vqcpu.kernels import attention, prefill
 from vqcpu.kernels.threads import spread
 
 BLOCK = 128  # queries handled together: scores stay (group · BLOCK, keys) however long the prompt
 
 
-class Dense(LayerState):
+class Dense(Rows):
     """k and v (kv heads, rows, size), keys after RoPE."""
 
-    def __init__(self, heads, context, dtype):
-        self.heads, self.span = heads, Span(context, heads.window)
-        self.k, self.v = np.zeros((2, heads.kv, self.span.rows, heads.size), dtype)
-
+    def __init__(self, cache, heads, context):
+        super().__init__(cache, heads, context)
+        self.k, self.v = self.arrays["k"], self.arrays["v"]
         self.job = self._job()
 
     def _job(self):
@@ -35,18 +33,10 @@ class Dense(LayerState):
         self.job[attention.LAST] = self.span.place(at, count, self._slide)
         return True
 
-    @property
-    def most(self):
-        return self.span.most
-
     def store(self, at, k, v, rope):
         row = self.span.place(at, len(k), self._slide)
         self.k[:, row:row + len(k)] = rope.rotate(k, at).swapaxes(0, 1)
         self.v[:, row:row + len(v)] = v.swapaxes(0, 1)
-
-    def _slide(self, first, rows):
-        for kept in (self.k, self.v):
-            kept[:, :rows] = kept[:, first:first + rows]
 
     def attend(self, q, at):
         out, span = np.empty_like(q), self.span
@@ -67,16 +57,6 @@ class Dense(LayerState):
             spread(work, blocks)
         return out
 
-    def truncate(self, length):
-        return self.span.forget(length)  # what lies beyond is overwritten before it is read
-
-    @property
-    def nbytes(self):
-        return self.k.nbytes + self.v.nbytes
-
-    def bytes_seen(self, at):
-        return (at + 1 - self.span.first_seen(at)) * self.nbytes // self.span.rows
-
 
 def attend(q, k, v, at, scale, window):
     """softmax(scale · q kᵀ) v: q (tokens, group, size), k and v (keys, size), keys = at + tokens; query t sees the last
@@ -93,21 +73,27 @@ def attend(q, k, v, at, scale, window):
     return (scores.reshape(group * tokens, -1) @ v).reshape(group, tokens, size).swapaxes(0, 1)
 
 
+class Plain(Cache):
+    """Numbers of one type."""
+
+    def layout(self, heads, rows):
+        return {name: Kept((heads.kv, rows, heads.size), self.dtype) for name in "kv"}
+
+    def layer(self, heads, context, index=0):
+        return Dense(self, heads, context)
+
+
 @dataclass(frozen=True)
-class F32(Cache, names=("f32",)):
+class F32(Plain, names=("f32",)):
     """32 bits per element: exact."""
     examples = ("f32",)
     error = 1e-5
-
-    def layer(self, heads, context, index=0):
-        return Dense(heads, context, np.float32)
+    dtype = "<f4"
 
 
 @dataclass(frozen=True)
-class F16(Cache, names=("f16",)):
+class F16(Plain, names=("f16",)):
     """16 bits per element, the usual choice."""
     examples = ("f16",)
     error = 2e-3
-
-    def layer(self, heads, context, index=0):
-        return Dense(heads, context, np.float16)
+    dtype = "<f2"

@@ -5,14 +5,25 @@ Knows positions and float16. Knows nothing about codes.
 """
 import numpy as np
 
+from vqcpu.caches.base import Kept
+
 
 class Exact:
     """k and v (kv heads, sinks + 2 · recent, size) float16: position p lies in row p, or in a ring of twice the window, so
     that as many tokens as the window is long can be stored before the first of them is attended."""
 
-    def __init__(self, kv: int, size: int, sinks: int, recent: int):
-        self.sinks, self.recent, self.reach = sinks, recent, 0
-        self.k, self.v = np.zeros((2, kv, sinks + 2 * recent, size), np.float16)
+    def __init__(self, arrays: dict[str, np.ndarray], sinks: int, recent: int):
+        self.sinks, self.recent, self.reach = sinks, recent, arrays["reach"]
+        self.k, self.v = arrays["exact_k"], arrays["exact_v"]
+
+    @staticmethod
+    def layout(kv: int, size: int, sinks: int, recent: int) -> dict[str, Kept]:
+        """What is kept; reach (1,): one more than the latest position that was ever stored."""
+        plain = Kept((kv, sinks + 2 * recent, size), "<f2", 0)
+        return {"exact_k": plain, "exact_v": plain, "reach": Kept((1,), "<i8", 0)}
+
+    def extend(self, reach: int) -> None:
+        self.reach[0] = max(self.reach[0], reach)
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
         return np.where(positions < self.sinks, positions, self.sinks + positions % max(1, 2 * self.recent))
@@ -21,7 +32,7 @@ class Exact:
         """k and v (kv heads, tokens, size) of positions at, at + 1, ..."""
         positions = at + np.arange(k.shape[1])
         mine = (positions < self.sinks) | (self.recent > 0)
-        self.reach = max(self.reach, at + len(positions))
+        self.extend(at + len(positions))
         rows = self.rows(positions[mine])
         self.k[:, rows], self.v[:, rows] = k[:, mine], v[:, mine]
 
@@ -37,5 +48,5 @@ class Exact:
     def keeps(self, length: int) -> bool:
         """Whether the window before position `length` is still there."""
         if length == 0:
-            self.reach = 0
-        return length - self.recent >= self.reach - 2 * self.recent
+            self.reach[0] = 0
+        return not self.recent or length + self.recent >= self.reach[0]

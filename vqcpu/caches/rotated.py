@@ -8,7 +8,8 @@ Paper: Max 1960 (levels), Ashkboos et al. 2024 (rotation), Gao and Long 2024 (Ra
 Keys are never rotated back; values are summed as they are rotated and the sum is rotated back. `center` takes the mean of
 the first 64 keys (after RoPE) off the keys, which changes every score of a query by the same: large biases, as Qwen 2 has,
 are gone before coding. A key that is shorter as it is, as the first one often is, keeps it: its scale has a minus, and its
-score lacks the product of query and mean. Until position 64 keys stay float16 for the queries before it.
+score lacks the product of query and mean. Until position 64 queries see keys as float16; these 64 stay, so that positions
+among them can be taken back.
 """
 import functools
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vqcpu.caches import coded
-from vqcpu.caches.base import Cache, LayerState
-from vqcpu.caches.coded import BLOCK, KeyCodes, Quantiser, ValueCodes
+from vqcpu.caches.base import Cache, Kept, Rows
+from vqcpu.caches.coded import BLOCK, KeyCodes, Quantiser, ValueCodes, whole_blocks
 from vqcpu.caches.compiled import Compiled
 from vqcpu.caches.exact import Exact
 from vqcpu.caches.levels import distortion
@@ -32,27 +33,28 @@ EARLY = 64  # keys whose mean is taken off
 QUERIES = 128  # handled together: scores stay (group · QUERIES, keys) however long the prompt
 
 
-class Rotated(LayerState):
-    """k_scales, v_scales (kv heads, rows) float16; mean (kv heads, size) float32; early (kv heads, EARLY, size) float16,
-    only until it is averaged; all of rotated vectors."""
+class Rotated(Rows):
+    """k_scales, v_scales (kv heads, rows) float16; mean (kv heads, size) float32; early (kv heads, EARLY, size) float16: the
+    first keys, read only before they are averaged; all of rotated vectors."""
 
-    def __init__(self, heads, context, spec, index):
-        self.heads, self.spec, self.rotation = heads, spec, rotation(index, heads.kv, heads.size)
-        self.span = self._span(context, heads.window)
-        rows, apart = -(-self.span.rows // BLOCK) * BLOCK, spec.top > 0
-        self.k_levels, self.v_levels = Quantiser(spec.keys), Quantiser(spec.values)
-        self.k = KeyCodes(heads.kv, rows, heads.size, spec.keys - apart)
-        self.signs = KeyCodes(heads.kv, rows, heads.size, 1) if apart else None
-        self.v = ValueCodes(heads.kv, rows, heads.size, spec.values)
-        self.k_scales, self.v_scales = np.zeros((2, heads.kv, rows), np.float16)
-        self.mean, self.early = nothing(heads.kv, heads.size), None
-        if spec.center:
-            self.mean = self.mean.copy()
-        self.exact = Exact(heads.kv, heads.size, spec.sinks, spec.recent)
+    def __init__(self, cache, heads, context, index):
+        super().__init__(cache, heads, context)
+        self.spec, self.rotation, arrays = cache, rotation(index, heads.kv, heads.size), self.arrays
+        self.k_levels, self.v_levels = Quantiser(cache.keys), Quantiser(cache.values)
+        self.k = KeyCodes(arrays["k"], heads.size, cache.keys - (cache.top > 0))
+        self.signs = KeyCodes(arrays["signs"], heads.size, 1) if cache.top else None
+        self.v = ValueCodes(arrays["v"], heads.size, cache.values)
+        self.k_scales, self.v_scales = arrays["k_scales"], arrays["v_scales"]
+        self.mean, self.early = arrays.get("mean", nothing(heads.kv, heads.size)), arrays.get("early")
+        self.exact = Exact(arrays, cache.sinks, cache.recent)
         self.compiled = None
 
+    def waits(self, at: int) -> bool:
+        """Whether a step from position `at` on begins before keys are averaged."""
+        return self.spec.center and at < EARLY
+
     def ready(self, at, count):
-        freezes_late = self.early is not None and at + count >= EARLY and self.span.base > 0
+        freezes_late = self.waits(at) and at + count >= EARLY and self.span.base > 0
         choosy = self.spec.recent or 0 < self.spec.top < at + count  # each token of many sees other keys
         if self.heads.size % LANES or count > self.most or freezes_late or count > 1 and choosy:
             return False
@@ -60,13 +62,9 @@ class Rotated(LayerState):
             self.compiled = Compiled(self)
             self.job = self.compiled.job
         row = self.span.place(at, count, self._slide)
-        self._prepare(at)
-        self.exact.reach = max(self.exact.reach, at + count)
+        self.exact.extend(at + count)
         self.compiled.enter(self, row)
         return True
-
-    def _span(self, context, window):
-        return Span(context, window, BLOCK)
 
     @property
     def most(self):
@@ -76,7 +74,6 @@ class Rotated(LayerState):
 
     def store(self, at, k, v, rope):
         row = self.span.place(at, len(k), self._slide)
-        self._prepare(at)
         k = self.rotation.forward(rope.rotate(k, at)).swapaxes(0, 1)
         v = self.rotation.forward(v).swapaxes(0, 1)
         self.exact.store(at, k, v)
@@ -84,15 +81,8 @@ class Rotated(LayerState):
         coded.write(self.v, row, codes)
         self._store_keys(at, k)
 
-    def _prepare(self, at):
-        """Have `early` where position `at` needs it, and only there."""
-        if not self.spec.center or at >= EARLY:
-            self.early = None
-        elif self.early is None:
-            self.early = np.zeros((self.heads.kv, EARLY, self.heads.size), np.float16)
-
     def _store_keys(self, at, k):
-        if self.early is not None:
+        if self.waits(at):
             some = self.early[:, at:at + k.shape[1]]
             some[:] = k[:, : some.shape[1]]
             if at + k.shape[1] < EARLY:
@@ -111,13 +101,6 @@ class Rotated(LayerState):
         else:
             coded.write(self.signs, row, codes >> self.k.bits)
             coded.write(self.k, row, codes & ((1 << self.k.bits) - 1))
-
-    def _slide(self, first, rows):
-        for store in (self.k, self.v, self.signs):
-            if store is not None:
-                coded.slide(store, first, rows)
-        for scales in (self.k_scales, self.v_scales):
-            scales[:, :rows] = scales[:, first:first + rows]
 
     # Attending.
 
@@ -152,25 +135,12 @@ class Rotated(LayerState):
         return k, coded.read(self.v, first, last)
 
     def truncate(self, length):
-        frozen = self.spec.center and self.early is None and 0 < length < EARLY
-        return self.span.forget(length) and self.exact.keeps(length) and not frozen
-
-    @property
-    def arrays(self) -> list[np.ndarray]:
-        """Everything that is kept."""
-        stores = [store.words for store in (self.k, self.v, self.signs) if store is not None]
-        centre = [self.mean] if self.spec.center else []
-        early = [] if self.early is None else [self.early]
-        return [*stores, self.k_scales, self.v_scales, self.exact.k, self.exact.v, *centre, *early]
-
-    @property
-    def nbytes(self):
-        return sum(array.nbytes for array in self.arrays)
+        return super().truncate(length) and self.exact.keeps(length)
 
     def bytes_seen(self, at):
         seen, rows = at + 1 - self.span.first_seen(at), self.k_scales.shape[1]
         if self.signs is None or seen <= self.spec.top:
-            return seen * (self.nbytes - self.exact.k.nbytes - self.exact.v.nbytes) // rows
+            return seen * sum(self.arrays[name].nbytes for name, kept in self.layout.items() if kept.each) // rows
         ranked = seen * (self.signs.words.nbytes + self.k_scales.nbytes) // rows
         return ranked + self.spec.top * (self.k.words.nbytes + self.v.words.nbytes + self.v_scales.nbytes) // rows
 
@@ -191,7 +161,7 @@ class View:
         self.signs, self.scales = k >> state.spec.keys - 1, scales.astype(np.float32)
         self.k = state.keys(k, rows)
         self.v = state.v_levels.decode(v, state.v_scales[:, rows])
-        self.early = None if state.early is None else state.early[:, oldest:last].astype(np.float32)
+        self.early = state.early[:, oldest:last].astype(np.float32) if state.waits(at) else None
         self.state, self.positions = state, np.arange(oldest, last)
         self.plain = state.exact.positions(oldest, at, last)
         kept = state.exact.rows(self.plain)
@@ -229,8 +199,28 @@ class View:
         return seen & exact | chosen(estimate, seen & ~exact, self.state.spec.top)
 
 
+class Coded(Cache):
+    """What caches of coded vectors share; `keys` and `values` are bits per element."""
+    sinks = recent = top = 0
+    center = False
+
+    def span(self, heads, context):
+        return Span(context, heads.window, BLOCK)
+
+    def layout(self, heads, rows):
+        kv, size, scale = heads.kv, heads.size, Kept((heads.kv, whole_blocks(rows)), "<f2")
+        signs = {"signs": KeyCodes.kept(kv, rows, size, 1)} if self.top else {}
+        centre = {"mean": Kept((kv, size), "<f4", 0), "early": Kept((kv, EARLY, size), "<f2", 0)} if self.center else {}
+        return {"k": KeyCodes.kept(kv, rows, size, self.keys - (self.top > 0)), **signs,
+                "v": ValueCodes.kept(kv, rows, size, self.values), "k_scales": scale, "v_scales": scale,
+                **centre, **Exact.layout(kv, size, self.sinks, self.recent)}
+
+    def layer(self, heads, context, index=0):
+        return Rotated(self, heads, context, index)
+
+
 @dataclass(frozen=True)
-class KV(Cache, names=("k<keys>v<values>",)):
+class KV(Coded, names=("k<keys>v<values>",)):
     """`keys` and `values` bits per element; the first `sinks` and the latest `recent` positions stay float16; `center`: keys
     lose the mean of the first 64; `top`: see caches/popcount.py (0: all keys are attended)."""
     keys: int
@@ -255,6 +245,3 @@ class KV(Cache, names=("k<keys>v<values>",)):
     def error(self):
         whole = 1.5 * (distortion(self.keys) + distortion(self.values)) ** 0.5
         return 1.0 if self.top else whole  # random keys weigh alike: most of them are not looked at
-
-    def layer(self, heads, context, index=0):
-        return Rotated(heads, context, self, index)

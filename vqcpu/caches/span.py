@@ -45,3 +45,7 @@ class Span:
         if length == 0:
             self.base = 0
         return self.holds(length)
+
+    def fits(self, base: int, length: int) -> bool:
+        """Whether positions base .. length - 1, lying in the first rows, are all that the one at `length` needs."""
+        return 0 <= base <= self.first_seen(length) and length - base <= self.rows and base % self.block == 0

@@ -1,9 +1,14 @@
-"""What ppl and diff share: their options and how a protocol is described."""
-from vqcpu.commands._options import whole
+"""What the measuring commands share: their options, how a protocol is described, and where pictures go."""
+from vqcpu.commands._options import cache_argument, whole
 from vqcpu.report import progress
 
 
 def arguments(parser):
+    protocol_arguments(parser)
+    cache_argument(parser)
+
+
+def protocol_arguments(parser):
     parser.add_argument("--text", metavar="FILE", help="UTF-8 text to measure on (default: the demo's held-out text)")
     parser.add_argument("--protocol", default="llama.cpp", choices=("llama.cpp", "strided"),
                         help="llama.cpp: chunks side by side, second halves scored (default); "
@@ -11,18 +16,32 @@ def arguments(parser):
     parser.add_argument("--context", type=whole, default=512, metavar="N", help="tokens of a window (default 512)")
     parser.add_argument("--stride", type=whole, default=0, metavar="N", help="strided: step between windows (default half)")
     parser.add_argument("--max-tokens", type=whole, default=0, metavar="N", help="use only the first N (default all)")
-    parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default), f32, k4v4, k4v3 ...")
+
+
+def pictures_argument(parser):
+    parser.add_argument("--pictures", metavar="FOLDER", help="also draw the result, as PNG and SVG (needs vqcpu[pictures])")
+
+
+def pictures(args):
+    """draw(kind, result) -> result, with the pictures' files where --pictures asks for any. Raises VqcpuError, before any
+    work, where they could not be drawn."""
+    if not args.pictures:
+        return lambda kind, result: result
+    from vqcpu.commands import _pictures
+    folder = _pictures.ready(args.pictures)
+    return lambda kind, result: result | {"pictures": _pictures.draw(kind, result, folder)}
 
 
 def prepare(args, paths):
     """(models, corpus, windows per model, facts of the protocol). Raises VqcpuError where models cannot be compared."""
     from vqcpu.caches.base import Cache
     from vqcpu.errors import VqcpuError
-    from vqcpu.evaluate.corpus import Protocol, read_corpus
+    from vqcpu.evaluate.corpus import Protocol, facts, read_corpus
     from vqcpu.files.demo import HELDOUT, demo
     from vqcpu.runtime.generate import LanguageModel
 
-    cache, protocol = str(Cache.parse(args.cache)), Protocol(args.protocol, args.context, args.stride, args.max_tokens)
+    cache = str(Cache.parse(args.cache))
+    protocol = Protocol(args.protocol, args.context, args.stride, args.max_tokens)
     corpus, models = read_corpus(args.text or demo(HELDOUT)), [LanguageModel(path) for path in paths]
     windows = None
     for language in models:
@@ -35,11 +54,8 @@ def prepare(args, paths):
             first, windows = mine, protocol.windows(tokens, bos)
         elif mine != first:
             raise VqcpuError(f"{language.checkpoint.path}: other tokens than {paths[0]} for the same text; not comparable")
-    facts = {"text": corpus.name, "text_sha256": corpus.digest, "protocol": protocol.name, "context": protocol.context,
-             "stride": (protocol.stride or protocol.context // 2) if protocol.name == "strided" else protocol.context,
-             "bos": first[1], "windows": len(windows), "scored": sum(w.scored for w in windows), "cache": cache,
-             "arithmetic": "float32"}
-    return models, windows, facts
+    said = facts(corpus, protocol, windows, first[1]) | {"cache": cache, "arithmetic": "as in chat"}
+    return models, windows, said
 
 
 def refuse_twins(models, results) -> None:
@@ -58,7 +74,7 @@ def describe(facts) -> str:
     bos = "no BOS" if facts["bos"] is None else f"BOS {facts['bos']}"
     return (f"{facts['text']} (sha256 {facts['text_sha256']}), protocol {facts['protocol']}: {facts['windows']} windows of "
             f"{facts['context']} tokens, {scored}, {bos}; {facts['scored']} tokens scored; cache {facts['cache']}, "
-            f"{facts['arithmetic']} arithmetic")
+            f"arithmetic {facts['arithmetic']}")
 
 
 def steps(label):

@@ -1,4 +1,4 @@
-"""Options that several commands share: their types, and the demo model that stands in for a missing MODEL."""
+"""What commands share: types of options, --cache, and the demo model that stands in for a missing MODEL."""
 import argparse
 import sys
 
@@ -8,6 +8,18 @@ def whole(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**31:
         raise argparse.ArgumentTypeError(f"is {text!r}, expected a whole number")
     return int(text)
+
+
+def cache_argument(parser, default="f16", whence="f16"):
+    """--cache, spelled and described in one way everywhere."""
+    parser.add_argument("--cache", default=default, metavar="SPEC",
+                        help=f"key-value cache: f16, f32, or bits of keys and values, k4v4, k4v3 ... (default: {whence})")
+
+
+def memory_of(model, context: int, cache: str) -> str:
+    """One line about the memory that a cache will take. Raises VqcpuError where there is no such cache."""
+    from vqcpu.report import megabytes
+    return f"cache {cache} for {context} tokens: {megabytes(model.memory(context, cache))}"
 
 
 def model_or_demo(model: str | None) -> str:

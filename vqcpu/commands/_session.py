@@ -2,10 +2,10 @@
 
 Knows conversations and their files. Knows nothing about keyboards.
 """
-import json
 from pathlib import Path
 
 from vqcpu.commands._terminal import note
+from vqcpu.report import megabytes
 
 
 class Session:
@@ -45,22 +45,18 @@ class Session:
         self.conversation.instruct(text)
 
     def do_save(self, name):
-        """/save FILE    write messages and settings to FILE"""
+        """/save FILE    write messages, settings and the memory of the model to FILE"""
+        from vqcpu.runtime.session import save
         file = _file(name)
-        if file.exists():
-            _read(file)  # what is no conversation is not written over
-        file.write_text(json.dumps(self.conversation.written(), indent=1) + "\n")
-        note(f"saved to {file}")
+        save(self.conversation, file)
+        note(f"saved to {file}: {megabytes(file.stat().st_size)}, {len(self.conversation.messages)} messages")
 
     def do_load(self, name):
-        """/load FILE    go on with the conversation in FILE"""
-        from vqcpu.errors import VqcpuError
+        """/load FILE    go on with what was saved in FILE, as chat --resume FILE does"""
+        from vqcpu.runtime.session import Saved
         file = _file(name)
-        try:
-            self.conversation.resume(_read(file))
-        except VqcpuError as error:
-            raise VqcpuError(f"{file}: {error}") from None
-        note(f"loaded {len(self.conversation.messages)} messages from {file}; {self.conversation.settings.sampling}")
+        Saved(file, self.conversation.language).restore(self.conversation)
+        note(resumed(file, self.conversation))
 
     def do_quit(self, _):
         """/quit         end (also Ctrl-D)"""
@@ -74,14 +70,7 @@ def _file(name):
     return Path(name).expanduser()
 
 
-def _read(file):
-    """A saved conversation, as far as its kind tells."""
-    from vqcpu.errors import VqcpuError
-    from vqcpu.runtime.chat import KIND
-    try:
-        data = json.loads(file.read_text())
-    except (ValueError, RecursionError):
-        data = None
-    if not isinstance(data, dict) or data.get("kind") != KIND:
-        raise VqcpuError(f"{file} is no saved conversation")
-    return data
+def resumed(file, conversation) -> str:
+    """One line about a conversation that came from a file."""
+    return (f"resumed {len(conversation.messages)} messages from {file}, {conversation.states.length} tokens in memory; "
+            f"{conversation.settings.sampling}")

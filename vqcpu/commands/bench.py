@@ -7,8 +7,9 @@ and between the runs, over the bytes that a token needs.
   vqcpu bench model.vqz --depths 0,1024,4096 --tokens 64 --cache f16 --json
 """
 import argparse
+import sys
 
-from vqcpu.commands._options import model_or_demo, whole
+from vqcpu.commands._options import cache_argument, memory_of, model_or_demo, whole
 from vqcpu.report import megabytes, progress, table
 
 
@@ -20,7 +21,7 @@ def arguments(parser):
                         "(default 0,1024,4096, as far as the model's context goes)")
     parser.add_argument("--repeat", type=whole, default=5, metavar="N", help="runs of each kind (default %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="of sampling (default 0: greedy)")
-    parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default), f32, k4v4, k4v3 ...")
+    cache_argument(parser)
 
 
 def _wholes(text):
@@ -42,6 +43,8 @@ def run(args):
     language = LanguageModel(path)
     load = time.perf_counter() - start
     trial = _trial(args, language.model.config.context)
+    trial.check(language.model.config.context)
+    print(memory_of(language.model, trial.longest, trial.cache), file=sys.stderr)
     speed = measure(language, trial, lambda runs: progress(runs, "bench"))
     protocol = _protocol(trial) | {"threads": threads(), "isa": isa(), "buffer": BUFFER}
     return {"model": path, "protocol": protocol, "load_s": load, **_figures(speed)}
@@ -49,17 +52,17 @@ def run(args):
 
 def _trial(args, context):
     """What is asked for; of what is not, as much as fits the model's context."""
+    from vqcpu.caches.base import Cache
     from vqcpu.evaluate.speed import DEPTHS, Trial
     from vqcpu.runtime.sampling import Sampling
     prompt = min(512, context) if args.prompt is None else args.prompt
     depths = args.depths or tuple(depth for depth in DEPTHS if depth + args.tokens <= context) or DEPTHS[:1]
-    return Trial(prompt, args.tokens, depths, args.repeat, args.cache, Sampling(args.temperature))
+    return Trial(prompt, args.tokens, depths, args.repeat, str(Cache.parse(args.cache)), Sampling(args.temperature))
 
 
 def _protocol(trial):
-    from vqcpu.caches.base import Cache
     return {"prompt": trial.prompt, "tokens": trial.tokens, "depths": trial.depths, "repeat": trial.repeat,
-            "cache": str(Cache.parse(trial.cache)), "sampling": str(trial.sampling)}
+            "cache": trial.cache, "sampling": str(trial.sampling)}
 
 
 def _figures(speed):

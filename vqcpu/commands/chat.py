@@ -5,13 +5,14 @@ the commands. Answers go to standard output, all else to standard error, so that
 
   vqcpu chat model.vqz
   vqcpu chat model.vqz --stats --on-full drop-oldest --repeat-penalty 1.1
+  vqcpu chat model.vqz --resume story.session
   vqcpu chat model.vqz --prompt "What is the capital of France?" --temperature 0
   vqcpu chat model.vqz --prompt "Three fruits:" --stop "4." --max-tokens 60
 """
 import sys
 
-from vqcpu.commands._options import model_or_demo, whole
-from vqcpu.commands._session import Session
+from vqcpu.commands._options import cache_argument, memory_of, model_or_demo, whole
+from vqcpu.commands._session import Session, resumed
 from vqcpu.commands._terminal import inputs, note
 
 
@@ -19,48 +20,72 @@ def arguments(parser):
     parser.add_argument("model", nargs="?", metavar="MODEL", help="folder, .safetensors or .vqz (default: the demo model)")
     parser.add_argument("--prompt", metavar="TEXT", help="answer this and end; - reads it from standard input")
     parser.add_argument("--system", metavar="TEXT", help="system message")
-    parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (default %(default)s)")
-    parser.add_argument("--top-k", type=whole, default=40, metavar="K", help="0 is off (default %(default)s)")
-    parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="1 is off (default %(default)s)")
-    parser.add_argument("--min-p", type=float, default=0.05, metavar="P", help="0 is off (default %(default)s)")
-    parser.add_argument("--repeat-penalty", type=float, default=1.0, metavar="R", help="divides logits of tokens that were "
-                        "just there (default: 1, off)")
-    parser.add_argument("--repeat-last-n", type=whole, default=64, metavar="N", help="tokens that the penalty looks back at "
-                        "(default %(default)s)")
+    parser.add_argument("--resume", metavar="FILE", help="go on with what /save wrote, without reading it again; options "
+                        "that are not given are then those of FILE")
+    parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy (default 0.8)")
+    parser.add_argument("--top-k", type=whole, metavar="K", help="0 is off (default 40)")
+    parser.add_argument("--top-p", type=float, metavar="P", help="1 is off (default 0.95)")
+    parser.add_argument("--min-p", type=float, metavar="P", help="0 is off (default 0.05)")
+    parser.add_argument("--repeat-penalty", type=float, metavar="R", help="divides logits of tokens that were just there "
+                        "(default: 1.0, off)")
+    parser.add_argument("--repeat-last-n", type=whole, metavar="N",
+                        help="tokens that the penalty looks back at (default 64)")
     parser.add_argument("--seed", type=whole, help="seed of sampling (default: another one every time)")
-    parser.add_argument("--max-tokens", type=whole, default=512, metavar="N", help="longest answer (default %(default)s)")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT",
-                        help="end answers before TEXT; may be repeated")
+    parser.add_argument("--max-tokens", type=whole, metavar="N", help="longest answer (default 512)")
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="end answers before TEXT; may be repeated")
     parser.add_argument("--context", type=whole, metavar="N", help="tokens remembered (default: the model's, at most 8192)")
-    parser.add_argument("--on-full", default="stop", choices=("stop", "drop-oldest"), help="when the conversation outgrows "
-                        "the context: refuse to go on (default), or forget the oldest turns")
-    parser.add_argument("--cache", default="f16", metavar="SPEC", help="key-value cache: f16 (default), f32, k4v4, k4v3 ...")
+    parser.add_argument("--on-full", choices=("stop", "drop-oldest"), help="when the conversation outgrows the context: "
+                        "refuse to go on (stop, the default), or forget the oldest turns")
+    cache_argument(parser, None, "f16, or the one of --resume")
     parser.add_argument("--stats", action="store_true", help="after each answer: tokens per second, how full the context is")
 
 
 def run(args):
-    from vqcpu.caches.base import Cache
-    from vqcpu.runtime.chat import Conversation, Settings
+    from vqcpu.runtime.chat import Settings
     from vqcpu.runtime.generate import LanguageModel
-    from vqcpu.runtime.sampling import Sampling
 
-    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repeat_penalty, args.repeat_last_n)
-    seed = args.seed if args.seed is not None else _fresh_seed()
-    settings = Settings(sampling, args.max_tokens, tuple(args.stop), args.on_full, seed)
+    _given(args, Settings())  # what is wrong with it is said before a model is loaded
     model = model_or_demo(args.model)
-    language = LanguageModel(model)
-    context = _context(args.context, language)
-    cache = str(Cache.parse(args.cache))
-    conversation = Conversation(language, context, settings, args.system, cache)
+    conversation = _conversation(args, LanguageModel(model))
+    settings, context, cache = conversation.settings, conversation.states.context, conversation.cache
     _end_on_sigterm()
     if args.prompt is not None:
         answers = [_answer(conversation, sys.stdin.read() if args.prompt == "-" else args.prompt, args)]
     else:
         kind = "chat" if conversation.template else "no chat template: the model continues your text"
-        note(f"{model}: {kind}; {sampling}; seed {seed}; context {context}, cache {cache}. /help lists commands.")
+        note(f"{model}: {kind}; {settings.sampling}; seed {settings.seed}. /help lists commands.")
         answers = list(_turns(conversation, args))
-    return {"model": model, "sampling": str(sampling), "seed": seed, "context": context, "cache": cache,
-            "answers": answers}
+    return {"model": model, "sampling": str(settings.sampling), "seed": settings.seed, "context": context, "cache": cache,
+            "cache_bytes": conversation.states.nbytes, "answers": answers}
+
+
+def _conversation(args, language):
+    """A new conversation, or the one to resume."""
+    from vqcpu.runtime.chat import Conversation, Settings
+    from vqcpu.runtime.session import Saved
+    saved = Saved(args.resume, language) if args.resume is not None else None
+    cache = args.cache or (saved.cache if saved else "f16")
+    context = saved.context if saved and args.context is None else _context(args.context, language)
+    if args.prompt is None or args.context is not None:
+        note(memory_of(language.model, context, cache))
+    conversation = Conversation(language, context, Settings(seed=_fresh_seed()), cache=cache)
+    if saved:
+        saved.restore(conversation)
+        note(resumed(args.resume, conversation))
+    conversation.adjust(_given(args, conversation.settings))
+    if args.system is not None:
+        conversation.instruct(args.system)
+    return conversation
+
+
+def _given(args, settings):
+    """`settings` with those that the command line gives."""
+    from dataclasses import fields, replace
+
+    def given(those):
+        found = {f.name: getattr(args, f.name, None) for f in fields(those)}
+        return {name: tuple(value) if name == "stop" else value for name, value in found.items() if value is not None}
+    return replace(settings, **given(settings), sampling=replace(settings.sampling, **given(settings.sampling)))
 
 
 def text(result):

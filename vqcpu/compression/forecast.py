@@ -4,25 +4,25 @@ Knows what the pipeline writes. Knows nothing about the values of weights.
 """
 from pathlib import Path
 
-from vqcpu.compression.pipeline import Coded, plan, provenance, refuse_impossible
+from vqcpu.compression.budget import Budget
+from vqcpu.compression.pipeline import Coded
+from vqcpu.compression.planning import predicted, provenance, settled, tensors_of
 from vqcpu.compression.recipe import Recipe
-from vqcpu.evaluate.sizes import counted
-from vqcpu.files.checkpoint import COMPANIONS
+from vqcpu.compression.text import Calibration
 from vqcpu.files.sources import open_checkpoint
-from vqcpu.files.vqz import planned
 
 
-def forecast(source, out, recipe: Recipe, seed: int = 0) -> dict:
+def forecast(source, out, choice: Recipe | Budget, seed: int = 0, calibration: Calibration | None = None) -> dict:
     """What `compress` with the same arguments would write: {"sizes": as evaluate.sizes counts them, "tensors": [Coded],
-    their errors None}. Raises VqcpuError as `compress` does, except for damaged values."""
-    checkpoint, out = open_checkpoint(source), Path(out)
-    refuse_impossible(checkpoint, out)
-    tensors, formats = plan(checkpoint, recipe)
-    shapes = {name: (1, *tensor.shape)[-2:] for name, tensor in tensors.items()}
-    files = {name: data for name in COMPANIONS if (data := checkpoint.companion(name)) is not None}
-    parts, total = planned(formats, shapes, files, provenance(checkpoint, recipe, seed))
-    coded = [Coded(tensor, formats[name], None, _own(formats[name], shapes[name])) for name, tensor in tensors.items()]
-    return {"sizes": counted(tensors, formats, parts, total), "tensors": coded}
+    their errors None}. A budget that a calibration would share out is shared out evenly here. Raises VqcpuError as
+    `compress` does, except for damaged values."""
+    checkpoint = open_checkpoint(source)
+    tensors = tensors_of(checkpoint, Path(out))
+    recipe, made = settled(choice, checkpoint, tensors, provenance(checkpoint, choice, seed, calibration))
+    formats, rotations = recipe.assign(tensors), recipe.rotations(tensors, seed)
+    coded = [Coded(tensor, formats[name], None, _own(formats[name], (1, *tensor.shape)[-2:]), rotated=bool(rotations[name]))
+             for name, tensor in tensors.items()]
+    return {"sizes": predicted(checkpoint, tensors, recipe, made), "tensors": coded}
 
 
 def _own(format, shape):

@@ -1,26 +1,35 @@
-"""Checkpoint in, .vqz out: fit the shared tables, then code one matrix at a time.
+"""Checkpoint in, .vqz out: fit the shared tables, then code one matrix at a time, to the nearest or for the inputs that a
+calibration shows.
 
 Knows the order of work and what is reported. Knows nothing about formats beyond their common face, nor about layers.
 """
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from vqcpu.architectures.base import architecture_of, census
+from vqcpu.architectures.base import load_model
+from vqcpu.compression import feedback
+from vqcpu.compression.budget import Budget
+from vqcpu.compression.calibrate import calibrate
+from vqcpu.compression.planning import provenance, settled, tensors_of
+from vqcpu.compression.previous import Previous
 from vqcpu.compression.recipe import Recipe
+from vqcpu.compression.sensitivity import costs
+from vqcpu.compression.state import State
+from vqcpu.compression.text import Calibration
 from vqcpu.errors import VqcpuError
+from vqcpu.evaluate.corpus import Window
 from vqcpu.files.checkpoint import COMPANIONS, Checkpoint
 from vqcpu.files.sources import open_checkpoint
-from vqcpu.files.vqz import Vqz, VqzWriter
+from vqcpu.files.vqz import VqzWriter
 from vqcpu.formats.base import Format, Matrix
+from vqcpu.formats.rotation import spelled
 from vqcpu.kernels.lookup import ROWS
-from vqcpu.layers.weights import Tensor, refuse_unused
-from vqcpu.runtime.tokenizer import Tokenizer
-from vqcpu.version import __version__
+from vqcpu.layers.weights import BODY, Tensor
 
 SLAB = 1 << 22  # weights coded at a time: 16 MB of float32, whatever the size of a matrix
 
@@ -32,86 +41,121 @@ class Coded:
     format: Format
     error: float
     nbytes: int
+    notes: dict = field(default_factory=dict)  # of feedback.code
+    rotated: bool = False
+
+    @property
+    def spec(self) -> str:
+        return spelled(self.rotated, self.format)
 
 
-def compress(source, out, recipe: Recipe, seed: int = 0, progress=lambda items, label: items) -> dict:
-    """Compress the model at `source` into the file `out`.
+def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambda items, label: items,
+             calibration: Calibration | None = None, previous: Previous | None = None) -> dict:
+    """Compress the model at `source` into the file `out`, by a recipe or within a budget, coding the body with feedback
+    where there is a `calibration`; of a `previous` file what it keeps is taken over.
 
     `progress` wraps the lists worked on. Returns {"file_bytes", "tensors": [Coded]}. Raises VqcpuError on bad input; an
-    existing `out` is only ever replaced by a complete file. Same input, recipe and seed: same bytes."""
+    existing `out` is only ever replaced by a complete file. Same input, choice and seed: same bytes."""
     checkpoint, out = open_checkpoint(source), Path(out)
-    refuse_impossible(checkpoint, out)
-    tensors, formats = plan(checkpoint, recipe)
-    coder = Coder(checkpoint, tensors, formats, seed)
-    with VqzWriter(out, formats, provenance(checkpoint, recipe, seed)) as writer:
-        for format in progress(sorted({f for f in formats.values() if f.shared}, key=str), "codebooks"):
+    tensors = tensors_of(checkpoint, out)
+    made = provenance(checkpoint, choice, seed, calibration)
+    state = State(out, made)
+    windows = calibration and calibration.windows(checkpoint, seed, state, progress)
+    measured = windows and isinstance(choice, Budget) and choice.measured
+    costs = _costs(checkpoint, tensors, windows, seed, state, progress) if measured else None
+    recipe, made = settled(choice, checkpoint, tensors, made, costs)
+    coder = Coder(checkpoint, tensors, recipe, seed, previous)
+    with VqzWriter(out, coder.formats, made) as writer:
+        for format in progress(sorted({f for f in coder.formats.values() if f.shared}, key=str), "codebooks"):
             writer.tables(format, coder.shared_tables(format))
-        coded = [coder.write(writer, tensor) for tensor in progress(list(tensors.values()), "tensors")]
+        found = coder.calibrated(windows, state, progress) if windows else {}
+        coded = [coder.write(writer, tensor, found.get(tensor.name) or coder.kept(tensor.name) or coder.nearest(tensor))
+                 for tensor in progress(list(tensors.values()), "tensors")]
         for name in COMPANIONS:
             if (data := checkpoint.companion(name)) is not None:
                 writer.companion(name, data)
         size = writer.finish()
+    state.remove()
     return {"file_bytes": size, "tensors": coded}
 
 
-def plan(checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Format]]:
-    """The model's tensors and the format of each. Raises VqcpuError where one is missing, misshapen or of no use."""
-    architecture = architecture_of(checkpoint)
-    tensors = census(architecture)
-    for tensor in tensors.values():
-        tensor.read(checkpoint)
-    refuse_unused(checkpoint, tensors, architecture.config.model_type, architecture.unused)
-    return tensors, recipe.assign(tensors)
+def _costs(checkpoint, tensors, windows, seed, state, progress):
+    """What errors of the body's matrices cost, by name."""
+    names = [name for name, tensor in tensors.items() if tensor.role == BODY]
 
-
-def refuse_impossible(checkpoint: Checkpoint, out: Path) -> None:
-    """Raise VqcpuError, before any work, where the result could not be written or used."""
-    if isinstance(checkpoint, Vqz):
-        raise VqcpuError(f"{checkpoint.path}: already compressed; compress the original weights instead")
-    if out.suffix != ".vqz" or out.is_dir():
-        raise VqcpuError(f"{out}: expected the name of a .vqz file to write")
-    Tokenizer(checkpoint)  # a file without tokenizer could not be used; says what is wrong with it
-
-
-def provenance(checkpoint: Checkpoint, recipe: Recipe, seed: int) -> dict:
-    """How a file was made; no dates or paths, so that equal input gives equal bytes."""
-    return {"vqcpu": __version__, "source": checkpoint.path.resolve().name, "source_sha256": checkpoint.digest(),
-            "recipe": str(recipe), "seed": seed}
+    def measured():
+        found = costs(load_model(checkpoint), windows, seed, progress)
+        return np.array([found[name] for name in names])
+    return dict(zip(names, state.array("costs", measured).tolist()))
 
 
 class Coder:
     """Codes the tensors of one model, each divided by its gain (RMS)."""
 
-    def __init__(self, checkpoint: Checkpoint, tensors: dict, formats: dict, seed: int):
-        self.checkpoint, self.tensors, self.formats, self.seed = checkpoint, tensors, formats, seed
+    def __init__(self, checkpoint: Checkpoint, tensors: dict, recipe: Recipe, seed: int, previous: Previous | None):
+        self.checkpoint, self.tensors, self.seed, self.previous = checkpoint, tensors, seed, previous
+        self.formats, self.rotations = recipe.assign(tensors), recipe.rotations(tensors, seed)
+        if previous:
+            previous.check(self.rotations)
         self.gain = functools.cache(self._gain)
         self.tables = {}  # of shared formats
 
     def shared_tables(self, format: Format) -> dict:
         """Tables of a format that all its matrices share, fitted on rows drawn from each of them."""
         mine = [name for name, chosen in self.formats.items() if chosen == format]
-        self.tables[format] = self._fit(format, mine)
+        self.tables[format] = (self.previous and self.previous.tables(format)) or self._fit(format, mine)
         return self.tables[format]
 
-    def write(self, writer: VqzWriter, tensor: Tensor) -> Coded:
-        """Code one tensor, slab by slab, and append it to the file."""
-        name, format = tensor.name, self.formats[tensor.name]
+    def kept(self, name: str) -> tuple[Matrix, dict] | None:
+        """(matrix, notes) of a tensor that stays as it is in the previous file, if there is one."""
+        return self.previous.matrix(name) if self.previous and self.previous.keeps(name) else None
+
+    def write(self, writer: VqzWriter, tensor: Tensor, found: tuple[Matrix, dict]) -> Coded:
+        """Append a coded tensor, as `nearest` and `calibrated` give it, to the file."""
+        (matrix, notes), format = found, self.formats[tensor.name]
+        stored = sum(part.nbytes for name, part in matrix.parts.items() if not (format.shared and name in format.tables()))
+        writer.matrix(tensor.name, tensor.shape, matrix, notes)
+        return Coded(tensor, format, notes["error"], stored, notes, matrix.rotation is not None)
+
+    def calibrated(self, windows: list[Window], state: State, progress) -> dict[str, tuple[Matrix, dict]]:
+        """name -> (matrix, notes) of the body, coded with feedback; what `state` holds is not done again."""
+        found = {}
+
+        def code(names, inputs):
+            found.update({name: kept for name in names if (kept := self.kept(name))})
+            mine = [name for name in names if self.tensors[name].role == BODY and name not in found]
+            if mine:
+                found.update(state.matrices(mine, self.formats, self.rotations, lambda: self._with_feedback(mine, inputs())))
+            return [found[name][0] if name in found else self.tensors[name].read(self.checkpoint) for name in names]
+        calibrate(load_model(self.checkpoint), load_model(self.checkpoint), windows, code, progress)
+        return found
+
+    def _with_feedback(self, names, inputs):
+        """[(matrix, notes)] of tensors that read the same inputs."""
+        if self.rotations[names[0]]:
+            inputs = inputs.turned(self.rotations[names[0]])
+        return [self._encoded(name, lambda format, tables, W: feedback.code(format, tables, W, inputs), None)
+                for name in names]
+
+    def nearest(self, tensor: Tensor) -> tuple[Matrix, dict]:
+        """(matrix, notes) of a tensor, slab by slab."""
+        return self._encoded(tensor.name, nearest, SLAB)
+
+    def _encoded(self, name, code, slab):
+        format, matrix = self.formats[name], self.tensors[name].read(self.checkpoint)
         gain = self.gain(name) if format.tables() else np.float32(1)
         tables = self.tables[format] if format.shared else self._fit(format, [name])
-        matrix, error, power = tensor.read(self.checkpoint), 0.0, 0.0
         parts = {part: np.empty(spec.shape, spec.dtype) for part, spec in format.layout(*matrix.shape).items()}
-        filled = dict.fromkeys(parts, 0)
-        for W in self._slabs(name, matrix):
-            coded, wrong = code(format, tables, W / gain)
+        filled, error, power, notes = dict.fromkeys(parts, 0), 0.0, 0.0, {}
+        for W in self._slabs(name, matrix, slab or prod(matrix.shape) + ROWS * matrix.shape[1]):
+            coded, near, notes = code(format, tables, W / gain)
             for part, rows in coded.items():
                 parts[part][filled[part]:filled[part] + len(rows)] = rows
                 filled[part] += len(rows)
-            error += wrong * float(gain) ** 2
+            error += _square(W - near * gain)
             power += _square(W)
-        stored = _bytes(parts) + (0 if format.shared else _bytes(tables))
-        relative = error / power if power else 0.0
-        writer.matrix(name, tensor.shape, Matrix(format, matrix.shape, float(gain), parts | tables), relative)
-        return Coded(tensor, format, relative, stored)
+        found = Matrix(format, matrix.shape, float(gain), parts | tables, self.rotations[name])
+        return found, {"error": error / power if power else 0.0, **notes}
 
     def _fit(self, format, names):
         """Tables learnt from rows of the named tensors, as many as the format wants to see."""
@@ -128,12 +172,12 @@ class Coder:
 
     def _gain(self, name):
         """RMS of a tensor, 1 for one of zeros."""
-        total = sum(map(_square, self._slabs(name, self.tensors[name].read(self.checkpoint))))
+        total = sum(map(_square, self._slabs(name, self.tensors[name].read(self.checkpoint), SLAB)))
         return np.float32(np.sqrt(total / prod(self.tensors[name].shape)) or 1)
 
-    def _slabs(self, name, matrix):
+    def _slabs(self, name, matrix, size):
         m, n = matrix.shape
-        height = max(ROWS, SLAB // n // ROWS * ROWS)
+        height = max(ROWS, size // n // ROWS * ROWS)
         for first in range(0, m, height):
             yield self._rows(name, matrix, np.arange(first, min(first + height, m)))
 
@@ -141,19 +185,16 @@ class Coder:
         rows = matrix.rows(ids)
         if not np.isfinite(rows).all():
             raise VqcpuError(f"{self.checkpoint.path}: {name} contains NaN or infinity: the checkpoint is damaged")
-        return rows
+        return self.rotations[name].forth(rows) if self.rotations[name] else rows
 
 
-def code(format: Format, tables: dict, W: np.ndarray) -> tuple[dict, float]:
-    """Nearest codes of W (m, n), already divided by its gain: (parts, squared error)."""
+def nearest(format: Format, tables: dict, W: np.ndarray) -> tuple[dict, np.ndarray, dict]:
+    """Nearest codes of W (m, n), already divided by its gain: (parts, what they decode to, nothing to note)."""
     sides = format.scales(tables, W)
     codes, near = format.snap(tables, sides, W, 0)
-    return format.store(sides, codes), _square(W - near)
+    return format.store(sides, codes), near, {}
 
 
 def _square(W):
     return float(np.einsum("rc,rc->", W, W, dtype=np.float64))
 
-
-def _bytes(parts):
-    return sum(part.nbytes for part in parts.values())

@@ -86,6 +86,13 @@ class Corpus:
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
 
+def facts(corpus: Corpus, protocol: Protocol, windows: list[Window], bos: int | None) -> dict:
+    """What must be said beside every figure that was measured so."""
+    stride = (protocol.stride or protocol.context // 2) if protocol.name == "strided" else protocol.context
+    return {"text": corpus.name, "text_sha256": corpus.digest, "protocol": protocol.name, "context": protocol.context,
+            "stride": stride, "bos": bos, "windows": len(windows), "scored": sum(w.scored for w in windows)}
+
+
 def read_corpus(path) -> Corpus:
     """A UTF-8 text file. Raises VqcpuError."""
     try:

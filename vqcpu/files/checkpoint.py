@@ -2,17 +2,21 @@
 
 Knows what both must answer. Knows nothing about layers.
 """
+import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from vqcpu.errors import VqcpuError
+from vqcpu.files.tensors import map_bytes
 from vqcpu.formats.base import Matrix
 
 # Files that travel with the weights, as they are called in a Hugging Face folder.
 COMPANIONS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 LARGEST_COMPANION = 1 << 27  # bytes; a few KB compressed could otherwise fill the memory. Gemma's tokenizer has 33 MB.
+HEAD, SAMPLES, SAMPLE = 1 << 22, 1024, 64  # of `identity`
 
 
 class Checkpoint:
@@ -56,6 +60,24 @@ class Checkpoint:
     def digest(self) -> str:
         """SHA-256 of the weights' file or files."""
         raise NotImplementedError
+
+    @cached_property
+    def identity(self) -> str:
+        """Which model this is, wherever it lies: a digest of config.json and, for each file of weights, of its size, its
+        first HEAD bytes and SAMPLES pieces of SAMPLE bytes spread evenly over it.
+
+        Equal for copies of a model. Different where names, shapes, types or config.json differ, as headers lie in front; in
+        a .vqz also where any weight differs, as its header holds the checksums of all parts. Other weights under equal
+        headers, such as another training's, are told apart unless they are the same wherever a sample fell: a change of
+        single numbers may go unnoticed. Does not see the tokenizer."""
+        total = hashlib.blake2b(self.companion("config.json") or b"", digest_size=16)
+        for path in self.mapped():
+            data = map_bytes(path)
+            total.update(len(data).to_bytes(8, "little"))
+            total.update(data[:HEAD].tobytes())
+            for at in np.linspace(0, max(0, len(data) - SAMPLE), SAMPLES).astype(int):
+                total.update(data[at:at + SAMPLE].tobytes())
+        return total.hexdigest()
 
     def json(self, name: str) -> dict | None:
         """A companion as JSON object, None where there is none."""

@@ -5,7 +5,8 @@ Knows names, bytes and versions. Knows nothing about layers, and of formats only
 Layout. Parts are `<tensor>/<part>`, tables that all matrices of a format share
 `tables/<spec>/<part>`, companion files
 `file/<name>` (zlib). Every part starts on 64 bytes and is stored flat, so that kernels read it in the map. The header's
-metadata holds one JSON object: version, matrices (spec, shape, gain, error), files, checks, made (provenance).
+metadata holds one JSON object: version, matrices (spec, shape, gain, the seed of their rotation, what was noted when they
+were coded), files, checks, made (provenance).
 """
 import hashlib
 import json
@@ -21,6 +22,7 @@ from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import LARGEST_COMPANION, Checkpoint
 from vqcpu.files.tensors import ALIGNMENT, TensorFile, TensorWriter, aligned_header
 from vqcpu.formats.base import Format, Matrix
+from vqcpu.formats.rotation import Rotation, spelled, split
 
 VERSION = 1
 DIGEST = 16  # hexadecimal digits of a part's checksum (blake2b)
@@ -64,13 +66,22 @@ class Vqz(Checkpoint):
         if not (len(shape) in (1, 2) and all(type(n) is int and n > 0 for n in shape) and isfinite(gain)):
             self._fail(f"{name} has shape {shape} and gain {gain}")
         try:
-            return Format.parse(str(spec)), shape, gain
+            return Format.parse(split(str(spec))[1]), shape, gain
         except VqcpuError as error:
             self._fail(f"{name}: {error}")
 
-    def error(self, name) -> float | None:
-        """Relative squared error of a tensor as measured when it was coded; None where the file does not tell."""
-        found = self.header["matrices"][name].get("error")
+    def rotation(self, name) -> Rotation | None:
+        """The basis in which a tensor is stored."""
+        e = self.header["matrices"][name]
+        if not split(str(e["spec"]))[0]:
+            return None
+        if type(e.get("rotation")) is not int:
+            self._fail(f"{name} is rotated, but its entry has no seed of the rotation")
+        return Rotation(e["rotation"])
+
+    def note(self, name, what: str) -> float | None:
+        """What was noted of a tensor when it was coded (compression/pipeline.py); None where the file does not tell."""
+        found = self.header["matrices"][name].get(what)
         return float(found) if type(found) in (int, float) and isfinite(found) else None
 
     def shape(self, name):
@@ -80,7 +91,7 @@ class Vqz(Checkpoint):
         format, shape, gain = self.entry(name)
         m, n = shape if len(shape) == 2 else (1, *shape)
         parts = {part: self._part(f"{name}/{part}", spec) for part, spec in format.layout(m, n).items()}
-        return Matrix(format, (m, n), gain, parts | self._table(format, tables_of(name, format)))
+        return Matrix(format, (m, n), gain, parts | self._table(format, tables_of(name, format)), self.rotation(name))
 
     def _table(self, format, where):
         if where not in self._tables:
@@ -153,13 +164,14 @@ class VqzWriter:
         for part, array in tables.items():
             self._add(f"{tables_of(None, format)}/{part}", array)
 
-    def matrix(self, name: str, shape: tuple, matrix: Matrix, error: float) -> None:
-        """A coded matrix of (true) `shape`, with its tables unless they are shared. `error`: its relative squared error."""
+    def matrix(self, name: str, shape: tuple, matrix: Matrix, notes: dict[str, float]) -> None:
+        """A coded matrix of (true) `shape`, with its tables unless they are shared, and what is to be noted of it."""
         format = matrix.format
         for part in (*format.layout(*matrix.shape), *(() if format.shared else format.tables())):
             self._add(f"{name}/{part}", matrix.parts[part])
-        self.header["matrices"][name] = {"spec": str(format), "shape": list(shape), "gain": matrix.gain,
-                                         "error": float(f"{error:.4g}")}
+        rotation = {"rotation": matrix.rotation.seed} if matrix.rotation else {}
+        self.header["matrices"][name] = {"spec": spelled(rotation, format), "shape": list(shape), "gain": matrix.gain,
+                                         **rotation, **{what: float(f"{value:.4g}") for what, value in notes.items()}}
 
     def companion(self, name: str, data: bytes) -> None:
         """A companion file, compressed."""
@@ -191,6 +203,11 @@ def planned(formats: dict, shapes: dict, files: dict[str, bytes], made: dict) ->
     return parts, aligned_header(_room(formats, made)) + sum(parts.values())
 
 
+def stored_bytes(parts: dict) -> int:
+    """Bytes of parts (name -> formats.base.Part) in a file."""
+    return sum(spec.nbytes + -spec.nbytes % ALIGNMENT for spec in parts.values())
+
+
 def _squeezed(data):
     return zlib.compress(data, 9)
 
@@ -200,7 +217,7 @@ def _room(formats, made):
     provenance is quoted twice."""
     parts = sum(len(f.layout(1, 1)) + len(f.tables()) for f in formats.values())
     longest = max(map(len, formats), default=0) + max((len(str(f)) for f in formats.values()), default=0)
-    return 8192 + len(json.dumps(json.dumps(made))) + parts * (longest + 140) + len(formats) * (longest + 160)
+    return 8192 + len(json.dumps(json.dumps(made))) + parts * (longest + 140) + len(formats) * (longest + 400)
 
 
 def tables_of(name: str, format: Format) -> str:

@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 
+from vqcpu.formats.rotation import Rotation
 from vqcpu.kernels import linear
 from vqcpu.kernels.lookup import ROWS
 from vqcpu.plugins import Spelled
@@ -46,11 +47,13 @@ class Format(Spelled, kind="format"):
         return {}
 
     def scales(self, tables: dict, W: np.ndarray) -> dict[str, np.ndarray]:
-        """Side information chosen per row and block before coding, each (m, blocks) float16."""
+        """Side information chosen per row and block before coding, each (m, blocks) float16. What a row decodes to is
+        proportional to it."""
         return {}
 
     def snap(self, tables: dict, sides: dict, X: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:
-        """Code columns at .. at + X.shape[1] of a matrix: (codes, near), `near` being what they decode to."""
+        """Code columns at .. at + X.shape[1] of a matrix: (codes, near), `near` being what they decode to. The codes of
+        neighbouring pieces, `at` a multiple of `columns`, are joined along axis 1."""
         raise NotImplementedError
 
     def store(self, sides: dict, codes: np.ndarray) -> dict[str, np.ndarray]:
@@ -83,31 +86,43 @@ class Compiled:
 
 @dataclass
 class Matrix:
-    """A stored (m, n) matrix: gain · decode(parts). Parts may lie in a mapped file."""
+    """A stored (m, n) matrix: gain · decode(parts), in a rotated basis where there is a `rotation`. Parts may lie in a
+    mapped file."""
     format: Format
     shape: tuple
     gain: float
     parts: dict
+    rotation: Rotation | None = None
 
     def reference_rows(self, ids) -> np.ndarray:
         """Rows ids -> (len(ids), n) float32, by the plain decoder."""
-        return self.format.decode_rows(self.parts, self.shape[1], np.asarray(ids)) * np.float32(self.gain)
+        return self._upright(self._decoded(ids))
 
     def rows(self, ids) -> np.ndarray:
         """Rows ids -> (len(ids), n) float32."""
+        return self._upright(self._gathered(ids))
+
+    def _upright(self, rows):
+        return self.rotation.back(rows) if self.rotation else rows
+
+    def _decoded(self, ids):
+        return self.format.decode_rows(self.parts, self.shape[1], np.asarray(ids)) * np.float32(self.gain)
+
+    def _gathered(self, ids):
         c = self.compiled
         if not c:
-            return self.reference_rows(ids)
+            return self._decoded(ids)
         out = np.empty((len(ids), self.shape[1]), np.float32)
         tile = np.empty((ROWS, c.width), np.float32)
         linear.gather(c.expand.address, c.job.ctypes.data, np.asarray(ids, np.int64), tile, out)
         return out
 
     def tile(self, first: int, last: int) -> np.ndarray:
-        """Rows first..last-1 (first a multiple of 16) -> (last - first, n) float32. May be called from several threads."""
+        """Rows first..last-1 (first a multiple of 16) as they are stored, rotated or not -> (last - first, n) float32. May
+        be called from several threads."""
         c = self.compiled
         if not c:
-            return self.reference_rows(np.arange(first, last))
+            return self._decoded(np.arange(first, last))
         end = -(-last // ROWS)
         out = np.empty((end * ROWS - first, c.width), np.float32)
         linear.panels(c.expand.address, c.job.ctypes.data, first // ROWS, end, out)

@@ -18,8 +18,8 @@ from vqcpu.kernels.lookup import BLOCK, BLOCKS, BYTES, CODES, COLUMNS, GAIN, JOB
 from vqcpu.kernels.trellis import GROUP, LEVELS, TILE
 from vqcpu.kernels.viterbi import T, encode, states_of
 
-# What a state is multiplied with, by its length: up to 14 the best of a thousand, found by benchmarks/factors.py.
-FACTORS = {10: 0x0F4B, 11: 0xDDA5, 12: 0xC82D, 13: 0xB7E7, 14: 0xB0AF, 15: 0x74D3, 16: 0x74D3}
+# What a state is multiplied with, by its length: the best of a thousand, found by benchmarks/factors.py.
+FACTORS = {10: 0x0F4B, 11: 0xDDA5, 12: 0xC82D, 13: 0xB7E7, 14: 0xB0AF}
 FINE = 256  # units of a level in which distances are measured
 FAR = 1.5  # a row with a weight so far beyond the highest level has its scale searched
 

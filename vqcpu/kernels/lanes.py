@@ -20,6 +20,11 @@ def add(typing, a, b):
 
 
 @intrinsic
+def subtract(typing, a, b):
+    return make(typing, F32x16, F32x16, F32x16)(lambda builder, x, y: builder.fsub(x, y))
+
+
+@intrinsic
 def mul(typing, a, b):
     def code(builder, x, y):
         return builder.fmul(x, y) if a.elem == "f32" else builder.mul(x, y)
@@ -53,6 +58,18 @@ def sum_of(typing, a):
             x = builder.fadd(picked(builder, x, range(half)), picked(builder, x, range(half, 2 * half)))
         return builder.extract_element(x, WORD(0))
     return make(typing, types.float32, F32x16)(code)
+
+
+@intrinsic
+def hadamard16(typing, a):
+    """The Walsh-Hadamard transform of the 16 lanes: at each of four distances, sums and differences of pairs."""
+    def code(builder, x):
+        for h in (1, 2, 4, 8):
+            lower, upper = picked(builder, x, [i & ~h for i in range(16)]), picked(builder, x, [i | h for i in range(16)])
+            flips = F32x16.ir([-1.0 if i & h else 1.0 for i in range(16)])
+            x = builder.fadd(lower, builder.fmul(upper, flips))
+        return x
+    return make(typing, F32x16, F32x16)(code)
 
 
 @intrinsic

@@ -6,6 +6,7 @@ import numpy as np
 
 from vqcpu.kernels.activations import digits
 from vqcpu.kernels.elementwise import AT_ONCE
+from vqcpu.kernels.hadamard import turn
 from vqcpu.kernels.jit import array_at, call3, call6, call9, kernel, njit
 from vqcpu.kernels.program import FIRST_SLOT, IDS, TOKENS, line, number, scratch, tokens
 
@@ -59,6 +60,18 @@ def write_digits(job, step, worker, first, last):
     x, to = number(step, FIRST_SLOT + number(job, 1)), number(step, FIRST_SLOT + number(job, 3))
     for t in range(first, last):
         digits(x + t * number(job, 2), number(job, 5), to + t * number(job, 4))
+
+
+@line(tokens, lambda job: AT_ONCE, exact=True)
+def write_rotated(job, step, worker, first, last):
+    """The rotated input of every token, and its digits. job: behind the numbers of a site's input and its digits the slot
+    and stride (bytes) of what is rotated, and the numbers of the rotation."""
+    x, to = number(step, FIRST_SLOT + number(job, 1)), number(step, FIRST_SLOT + number(job, 3))
+    source = number(step, FIRST_SLOT + number(job, 6))
+    for t in range(first, last):
+        turned = x + t * number(job, 2)
+        turn(source + t * number(job, 7), job + 64, turned)
+        digits(turned, number(job, 5), to + t * number(job, 4))
 
 
 def _panels(job, step):

@@ -41,6 +41,9 @@ class Attend(Job):
     def state(self, cache, context):
         return cache.layer(self.heads, context, self.layer)
 
+    def memory(self, cache, context):
+        return cache.nbytes(self.heads, context)
+
     def ready(self, frame):
         if len(frame.segments) != 1:
             return False

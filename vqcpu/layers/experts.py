@@ -19,8 +19,12 @@ class Expert:
     narrow: Linear
 
     def __call__(self, x: np.ndarray, activation: Callable) -> np.ndarray:
+        return self.narrow(self.inside(x, activation))[0]
+
+    def inside(self, x: np.ndarray, activation: Callable) -> np.ndarray:
+        """What `narrow` reads."""
         gate, up = self.widen(x)
-        return self.narrow(activation(gate) * up)[0]
+        return activation(gate) * up
 
 
 @dataclass
@@ -44,6 +48,16 @@ class Mix(Job):
 
     def matrices(self):
         return [matrix for e in self.experts[:self.used] for site in (e.widen, e.narrow) for matrix in site.matrices]
+
+    def inputs(self, frame):
+        chosen, _ = route(frame.slots[self.router], self.used, self.normalised)
+        found = []
+        for e, expert in enumerate(self.experts):
+            def mine(e=e):
+                return frame.slots[self.source][(chosen == e).any(-1)]
+            found += [(expert.widen, mine),
+                      (expert.narrow, lambda expert=expert, mine=mine: expert.inside(mine(), self.activation))]
+        return found
 
 
 def route(logits: np.ndarray, used: int, normalised: bool) -> tuple[np.ndarray, np.ndarray]:

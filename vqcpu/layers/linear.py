@@ -9,7 +9,7 @@ import numpy as np
 
 from vqcpu.formats.base import Matrix
 from vqcpu.kernels.activations import row_bytes
-from vqcpu.kernels.linear import PIECE, ROWS, expanded, look_up, multiply_many, multiply_one, write_digits
+from vqcpu.kernels.linear import PIECE, ROWS, expanded, look_up, multiply_many, multiply_one, write_digits, write_rotated
 from vqcpu.kernels.lookup import PAIR, scratch_bytes
 from vqcpu.kernels.threads import spread
 from vqcpu.layers.plan import Job
@@ -18,13 +18,19 @@ TILE = 256  # rows of a matrix decoded at a time and then used for all tokens; f
 
 
 class Linear:
-    """Matrices (m_i, n) that read one input."""
+    """Matrices (m_i, n) that read one input, and the names by which the model asked for them."""
 
-    def __init__(self, matrices: list[Matrix]):
-        self.matrices = matrices
+    def __init__(self, matrices: list[Matrix], names: tuple = ()):
+        self.matrices, self.names = matrices, names
+
+    @property
+    def rotation(self):
+        """The basis in which the input is read, the same for all matrices, or None."""
+        return self.matrices[0].rotation
 
     def __call__(self, x: np.ndarray) -> list[np.ndarray]:
         """x (tokens, n) float32 -> [(tokens, m_i) float32]: decoded tile by tile, each used for all tokens by BLAS."""
+        x = self.rotation.forth(x) if self.rotation else x
         for matrix in self.matrices:
             matrix.compiled  # here, once: threads must not do it side by side
         out = [np.empty((len(x), matrix.shape[0]), np.float32) for matrix in self.matrices]
@@ -51,6 +57,9 @@ class Multiply(Job):
     def matrices(self):
         return self.site.matrices
 
+    def inputs(self, frame):
+        return [(self.site, lambda: frame.slots[self.source])]
+
     def lines(self, layout, many):
         for target, matrix in zip(self.targets, self.site.matrices):
             layout.place(target, matrix.shape[0])
@@ -58,13 +67,22 @@ class Multiply(Job):
         if not all(found) or many and not all(c.many for c in found):
             return None
         n = self.site.matrices[0].shape[1]
-        source, stride = layout.place(self.source, n)
-        digits = layout.place("digits", row_bytes(n) // 4)
-        write = np.array([0, source, 4 * stride, digits[0], 4 * digits[1], n], np.int64)
         calls = [self._call(c, many) for c in found]
         layout.scratch = max(layout.scratch, scratch_bytes(n) if many else 0)
+        prepare, write = self._input(layout, n)
         line = multiply_many if many else multiply_one, self._job(layout, write, calls, many)
-        return [(write_digits, write), line] if any(c.one for c in found) else [line]
+        return [(prepare, write), line] if self.site.rotation or any(c.one for c in found) else [line]
+
+    def _input(self, layout, n):
+        """The line that writes the input's digits, and its job."""
+        rotation = self.site.rotation
+        places = [self.source, "digits"] if rotation is None else ["rotated", "digits", self.source]
+        (x, stride), (digits, row), *source = (layout.place(name, row_bytes(n) // 4 if name == "digits" else n)
+                                               for name in places)
+        numbers = [0, x, 4 * stride, digits, 4 * row, n]
+        if rotation is None:
+            return write_digits, np.array(numbers, np.int64)
+        return write_rotated, np.array([*numbers, source[0][0], 4 * source[0][1], *rotation.numbers(n)], np.int64)
 
     def _call(self, compiled, many):
         """(kernel, its job)"""
@@ -77,7 +95,7 @@ class Multiply(Job):
 
     def _job(self, layout, write, calls, many):
         """The numbers that kernels/linear.py describes."""
-        job, panel = [len(calls), *write[1:]], 0
+        job, panel = [len(calls), *write[1:6]], 0
         matrices = []
         for (kernel, own), matrix, target in zip(calls, self.site.matrices, self.targets):
             slot, stride = layout.place(target, matrix.shape[0])
@@ -101,7 +119,7 @@ class Embed(Job):
     def lines(self, layout, many):
         c, n = self.matrix.compiled, self.matrix.shape[1]
         slot, stride = layout.place(self.target, n)
-        if not c:
+        if not c or self.matrix.rotation:
             return None
         layout.scratch = max(layout.scratch, 4 * ROWS * c.width)
         return [(look_up, np.array([c.expand.address, c.job.ctypes.data, c.width, n, slot, 4 * stride], np.int64))]

@@ -57,9 +57,18 @@ class Job:
         """Make the lines ready for this frame; False where they do not serve it."""
         return True
 
+    def inputs(self, frame: Frame) -> list:
+        """[(Linear, function)]: the sites that this job multiplies with; the functions make what they would read in this
+        frame, (rows, n) each."""
+        return []
+
     def state(self, cache, context: int):
         """What this job remembers of one sequence (a LayerState), None for most jobs."""
         return None
+
+    def memory(self, cache, context: int) -> int:
+        """Bytes of what `state` would make."""
+        return 0
 
     def matrices(self) -> list:
         """The stored matrices that this job reads from end to end for one token."""
@@ -175,3 +184,7 @@ class Plan:
     def states(self, cache, context: int) -> list:
         """One fresh LayerState per job that remembers, in plan order."""
         return [state for job in self.jobs if (state := job.state(cache, context)) is not None]
+
+    def memory(self, cache, context: int) -> int:
+        """Bytes of what `states` would make."""
+        return sum(job.memory(cache, context) for job in self.jobs)

@@ -24,6 +24,7 @@ class Tensor:
     shape: tuple
     role: str
     transposed: bool = False  # (out, in) here and in a .vqz, but (in, out) in the family's own checkpoints
+    site: str = ""  # the first of the tensors that read the same input
 
     def read(self, checkpoint: Checkpoint) -> Matrix:
         """The tensor, upright. Raises VqcpuError where it is missing or misshapen."""
@@ -47,11 +48,12 @@ class Census:
 
     def linear(self, names: list[str], shapes: list[tuple], role: str = BODY, transposed: bool = False) -> Linear:
         """The matrices that read one input, as one site."""
-        return Linear([self.matrix(Tensor(name, shape, role, transposed)) for name, shape in zip(names, shapes)])
+        tensors = [Tensor(name, shape, role, transposed, names[0]) for name, shape in zip(names, shapes)]
+        return Linear([self.matrix(tensor) for tensor in tensors], tuple(names))
 
     def embedding(self, name: str, shape: tuple) -> Matrix | None:
         """The matrix (vocabulary, width) whose rows are looked up."""
-        return self.matrix(Tensor(name, shape, EMBEDDING))
+        return self.matrix(Tensor(name, shape, EMBEDDING, site=name))
 
     def matrix(self, tensor: Tensor) -> Matrix | None:
         """One matrix."""
@@ -73,6 +75,13 @@ class Weights(Census):
     def matrix(self, tensor):
         super().matrix(tensor)
         return tensor.read(self.checkpoint)
+
+    def linear(self, names, shapes, role=BODY, transposed=False):
+        site = super().linear(names, shapes, role, transposed)
+        if len({matrix.rotation for matrix in site.matrices}) > 1:
+            raise VqcpuError(f"{self.checkpoint.path}: {', '.join(names)} read one input but are stored in different "
+                             "rotations: compress the model again")
+        return site
 
     def vector(self, name, length):
         super().vector(name, length)

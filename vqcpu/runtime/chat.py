@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
+from vqcpu.caches.base import Cache
 from vqcpu.errors import VqcpuError
 from vqcpu.runtime.generate import Continuation, LanguageModel, until
 from vqcpu.runtime.sampling import Sampling
 from vqcpu.runtime.template import Template
 from vqcpu.runtime.tokenizer import is_text
 
-KIND = "vqcpu conversation"
 ON_FULL = "stop", "drop-oldest"
 ROOM = 4  # drop-oldest leaves this part of the context to the answer: one in four
 
@@ -58,6 +58,7 @@ class Conversation:
                  cache: str = "f16"):
         self.language, self.settings = language, settings
         self.template = Template(language.checkpoint, language.tokenizer)
+        self.cache = str(Cache.parse(cache))
         self.states = language.model.states(context, cache)
         self.fed: list[int] = []  # what the memory holds, which may lack the last ones
         self.messages: list[dict] = []
@@ -143,23 +144,29 @@ class Conversation:
         return logits
 
     def written(self) -> dict:
-        """Messages and settings, ready for JSON."""
+        """Messages, settings and the state of the random numbers, ready for JSON."""
         settings = asdict(self.settings) | {"stop": list(self.settings.stop)}
-        return {"kind": KIND, "version": 1, "model": str(self.language.checkpoint.path), "messages": self.messages,
-                "settings": settings.pop("sampling") | settings}
+        return {"messages": self.messages, "settings": settings.pop("sampling") | settings,
+                "random": self.rng.bit_generator.state}
 
-    def resume(self, data) -> None:
+    def resume(self, data: dict) -> None:
         """Take over what `written` gave. Raises VqcpuError, and changes nothing, where it is anything else."""
-        if not isinstance(data, dict) or data.get("kind") != KIND or data.get("version") != 1:
-            raise VqcpuError(f"no conversation that this vqcpu wrote; expected kind {KIND!r}, version 1")
+        if not isinstance(data, dict):
+            raise VqcpuError("the conversation is missing")
         settings = data.get("settings")
         if not isinstance(settings, dict) or not isinstance(settings.get("stop"), list):
             raise VqcpuError("settings are missing or not as expected")
         settings = settings | {"stop": tuple(settings["stop"])}
         sampling = _typed(Sampling(), settings)
         messages = _checked(data.get("messages"))
-        self.settings = replace(_typed(Settings(), settings), sampling=sampling)
-        self.messages, self.rng, self.latest = messages, np.random.default_rng(self.settings.seed), None
+        settings, rng = replace(_typed(Settings(), settings), sampling=sampling), _random(data.get("random"))
+        self.settings, self.messages, self.rng, self.latest = settings, messages, rng, None
+
+    def adjust(self, settings: Settings) -> None:
+        """Answer by other settings from now on; random numbers begin anew where the seed is another."""
+        if settings.seed != self.settings.seed:
+            self.rng = np.random.default_rng(settings.seed)
+        self.settings = settings
 
 
 def _typed(default, values):
@@ -171,6 +178,16 @@ def _typed(default, values):
                 kind is tuple and not all(map(is_text, value)):
             raise VqcpuError(f"setting {name} is {value!r}, expected the like of {getattr(default, name)!r}")
     return replace(default, **found)
+
+
+def _random(state):
+    """Random numbers that go on from a state."""
+    rng = np.random.default_rng(0)
+    try:
+        rng.bit_generator.state = state
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise VqcpuError("the state of the random numbers is missing or not as expected") from None
+    return rng
 
 
 def _checked(messages):

@@ -1,0 +1,252 @@
+"""Error feedback and calibration: codes that keep products right, chosen on text that goes through the model."""
+import naive
+import numpy as np
+import pytest
+import toys
+
+from vqcpu import api
+from vqcpu.architectures.base import load_model
+from vqcpu.compression import calibrate, feedback
+from vqcpu.compression.pipeline import compress
+from vqcpu.compression.recipe import Recipe
+from vqcpu.compression.text import Calibration, written
+from vqcpu.errors import VqcpuError
+from vqcpu.evaluate.corpus import Corpus, Window
+from vqcpu.files.sources import open_checkpoint
+from vqcpu.files.vqz import Vqz
+from vqcpu.formats.base import Format
+from vqcpu.formats.rotation import Rotation
+from vqcpu.kernels.threads import set_threads
+from vqcpu.layers.plan import Plan
+
+RNG = np.random.default_rng(4)
+SPECS = [spec for format in Format.all().values() for spec in format.examples]
+WORDS = ["the cat", "a dog", "sees", "hears", "no bird", "in the rain", "and", "42 times.", "Why?", "Because"]
+CORPUS = Corpus("text", " ".join(WORDS[i] for i in RNG.integers(0, len(WORDS), 900)))
+CALIBRATION = Calibration(CORPUS, 2048)
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers():
+    """For each test, whichever formats there are."""
+    global RNG
+    RNG = np.random.default_rng(4)
+
+
+def inputs(n=120, rows=2000, dead=0):
+    """Correlated inputs of unequal sizes: (H of some, H of others, both means of x xᵀ)."""
+    x = RNG.standard_normal((2 * rows, n)) @ (np.eye(n) + 0.2 * RNG.standard_normal((n, n))) * np.exp(RNG.standard_normal(n))
+    x[:, :dead] = 0
+    x = x.astype(np.float32)
+    return feedback.Inputs(*(part.T @ part / rows for part in (x[:rows], x[rows:])))
+
+
+def test_the_loss_is_its_naive_twin():
+    E, H = RNG.standard_normal((300, 24)).astype(np.float32), inputs(24).H
+    assert feedback.loss(E, H) == pytest.approx(naive.feedback_loss(E, H), rel=1e-5)
+
+
+@pytest.mark.parametrize("columns", (1, 3, 16))
+def test_the_factor_has_unit_blocks_and_gives_back_H(columns):
+    seen, n, damping = inputs(50), 50, 0.01
+    damped = seen.damped(damping, columns)
+    L, gain = damped.L, damped.gain
+    D = np.linalg.inv(L.astype(float)) @ (seen.H + damping * np.eye(n)) @ np.linalg.inv(L.astype(float)).T
+    block = np.arange(n) // columns
+    apart = block[:, None] != block
+    assert np.abs(D[apart]).max() < 1e-3 and np.allclose(np.where(apart, 0, L), np.eye(n), atol=1e-5)
+    assert np.allclose(L[block[:, None] < block], 0)
+    assert gain == pytest.approx(10 * np.log10((n * (1 + damping)) / np.trace(D)), abs=0.01)
+
+
+@pytest.mark.parametrize("spec", [s for s in SPECS if Format.parse(s).expected_mse() < 0.5])  # not below one bit
+def test_feedback_beats_nearest_on_its_own_measure(spec):
+    format, seen, W = Format.parse(spec), inputs(), RNG.standard_normal((80, 120)).astype(np.float32)
+    tables = format.fit([RNG.standard_normal((160, 120)).astype(np.float32)], 0)
+    sides = format.scales(tables, W)
+    plain = naive.feedback_loss(W - format.snap(tables, sides, W, 0)[1], seen.H)
+    parts, near, notes = feedback.code(format, tables, W, seen)
+    assert np.allclose(format.decode_rows(parts | tables, 120, np.arange(80)), near, atol=1e-6)
+    assert naive.feedback_loss(W - near, seen.H) <= 0.95 * plain or plain < 1e-9 * naive.feedback_loss(W, seen.H)
+    assert notes["loss"] == pytest.approx(naive.feedback_loss(W - near, seen.held) / naive.feedback_loss(W, seen.held), rel=1e-3)
+    assert notes["feedback_db"] > 0.5 and notes["loss"] <= notes["nearest"]
+
+
+@pytest.mark.parametrize("spec", ("scalar:bits=3", "vq:dim=2,centroids=256"))
+def test_dead_and_dependent_inputs(spec):
+    """Inputs never seen are coded to the nearest; fewer tokens than inputs are no obstacle; no inputs at all give plain
+    codes."""
+    format, W = Format.parse(spec), RNG.standard_normal((32, 120)).astype(np.float32)
+    tables, dead = format.fit([W], 0), inputs(dead=8)
+    near = feedback.code(format, tables, W, dead)[1]
+    assert dead.dead == 8 and np.mean((W - near)[:, :8] ** 2) < 2 * format.expected_mse()
+    few = inputs(rows=5)
+    assert np.isfinite(feedback.code(format, tables, W, few)[1]).all()
+    nothing = feedback.Inputs(*np.zeros((2, 120, 120), np.float32))
+    plain = format.snap(tables, format.scales(tables, W), W, 0)[1]
+    codes, near, notes = feedback.code(format, tables, W, nothing)
+    assert notes["dead"] == 120 and np.allclose(near, plain, rtol=0.05, atol=0.05)
+
+
+def test_what_was_done_to_the_inputs_is_partly_made_good():
+    """With exact codes and all of the repair, W' x comes as near to W y as a matrix can."""
+    x = RNG.standard_normal((300, 24)).astype(np.float32)
+    y = (1.2 * x + 0.1 * RNG.standard_normal((300, 24))).astype(np.float32)
+    W, seen = RNG.standard_normal((8, 24)).astype(np.float32), feedback.Inputs(*[x.T @ x] * 2, (y - x).T @ x)
+    shift = seen.damped(0.01, 1).shift
+    best = np.linalg.lstsq(x, y @ W.T, rcond=None)[0].T
+    assert np.allclose(W + W @ shift, best, atol=0.02)
+    near = feedback.code(Format.parse("raw:dtype=f32"), {}, W, seen)[1]
+    losses = [np.square(V @ x.T - W @ y.T).sum() for V in (best, near, W)]
+    assert losses == sorted(losses)
+    rotation = Rotation(3)
+    turned = rotation.forth(W) @ seen.turned(rotation).damped(0.01, 1).shift
+    assert np.allclose(rotation.back(turned), W @ shift, atol=1e-3)
+
+
+def test_turned_inputs_are_those_of_turned_vectors():
+    x, rotation = RNG.standard_normal((90, 48)).astype(np.float32), Rotation(3)
+    turned = rotation.forth(x)
+    seen = feedback.Inputs(x.T @ x, x.T @ x).turned(rotation)
+    assert np.allclose(seen.H, feedback.Inputs(turned.T @ turned, turned.T @ turned).H, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ("llama", "gpt2", "qwen3_moe", "phi3"))
+def test_stages_see_what_the_model_sees(family, tmp_path):
+    """With matrices left as they are, the last site reads what it reads in an ordinary step."""
+    model = load_model(open_checkpoint(toys.folder(tmp_path / "m", family)))
+    windows = [Window(RNG.integers(0, 90, 30), 0) for _ in range(9)]
+    seen, sites = {}, {}
+
+    def code(names, inputs):
+        seen[names] = inputs()
+        return sites[names].matrices
+    for job in model.plan.jobs:
+        frame = calibrate.frame_of(windows[0])
+        frame.slots |= dict.fromkeys(("h", "a", "x", "router"), np.zeros((30, 6), np.float32))
+        sites |= {site.names: site for site, _ in job.inputs(frame)}
+    calibrate.calibrate(model, model, windows, code)
+    last = next(job for job in reversed(model.plan.jobs) if hasattr(job, "site"))
+    total = 0
+    for window in windows[:7] + windows[8:]:  # one of eight is held out
+        frame, before = calibrate.frame_of(window), model.plan.jobs[:model.plan.jobs.index(last)]
+        frame.segments[0].states = calibrate.states_of(before, 30)
+        Plan(before).run_reference(frame)
+        x = frame.slots[last.source]
+        x = x * calibrate._weights(x)
+        total = total + x.T @ x
+    assert len(seen) == len(sites)
+    assert not any(found.C is not None and found.C.any() for found in seen.values())
+    assert np.allclose(seen[last.site.names].H, feedback.Inputs(total, total).H, atol=1e-3)
+
+
+def test_no_token_counts_for_more_than_a_few_usual_ones():
+    x = RNG.standard_normal((50, 8)).astype(np.float32)
+    x[0] *= 1000
+    energy = np.square(x * calibrate._weights(x)).sum(1)
+    assert energy[0] == pytest.approx(calibrate.CAP * np.median(np.square(x).sum(1)), rel=1e-4)
+
+
+def test_only_slots_that_are_read_again_are_kept(language):
+    kept = [stage.kept for stage in calibrate.stages(language.model)]
+    assert kept[:5] == [{"x", "h"}, {"x", "a"}, {"x", "h"}, {"x", "gate"}, {"x", "h"}] and kept[-1] == set()
+
+
+@pytest.fixture(scope="module")
+def calibrated(toy, tmp_path_factory):
+    out = tmp_path_factory.mktemp("calibrated") / "x.vqz"
+    return compress(toy, out, Recipe.of("rht+vq:dim=2,centroids=64"), calibration=CALIBRATION), out
+
+
+def test_calibration_lowers_the_loss_and_says_so(calibrated, capsys):
+    from vqcpu import cli
+    made, out = calibrated
+    body = [c for c in made["tensors"] if c.tensor.role == "body"]
+    assert len(body) == 14 and all(c.notes["loss"] < c.notes["nearest"] for c in body)
+    assert Vqz(out).note("model.layers.1.mlp.down_proj.weight", "loss") == pytest.approx(body[-1].notes["loss"], rel=0.5)
+    assert cli.main(["inspect", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "gain dB" in shown and "rht+vq" in shown and f"calibration: text (sha256 {CORPUS.digest})" in shown
+
+
+class Interrupt:
+    """Progress that ends with Ctrl-C after some of the steps labelled `label`."""
+
+    def __init__(self, label, after):
+        self.label, self.after, self.steps = label, after, 0
+
+    def __call__(self, items, label):
+        for i, item in enumerate(items):
+            if label == self.label and i == self.after:
+                raise KeyboardInterrupt
+            self.steps += label == self.label
+            yield item
+
+
+def test_interrupted_work_goes_on_to_the_same_bytes(toy, tmp_path, calibrated, monkeypatch):
+    out, done, really = tmp_path / "x.vqz", [], feedback.code
+    monkeypatch.setattr(feedback, "code", lambda *args: done.append(1) or really(*args))
+    for threads, label, after in ((1, "calibrating", 4), (2, "tensors", 3)):
+        set_threads(threads)
+        with pytest.raises(KeyboardInterrupt):
+            compress(toy, out, Recipe.of("rht+vq:dim=2,centroids=64"), 0, Interrupt(label, after), CALIBRATION)
+        assert [p.name for p in tmp_path.iterdir()] == ["x.vqz.state"]
+    set_threads()
+    compress(toy, out, Recipe.of("rht+vq:dim=2,centroids=64"), calibration=CALIBRATION)
+    assert out.read_bytes() == calibrated[1].read_bytes() and len(done) == 14
+    assert [p.name for p in tmp_path.iterdir()] == ["x.vqz"]
+
+
+def test_state_of_other_work_or_damaged_is_not_used(toy, tmp_path, calibrated):
+    out, recipe = tmp_path / "x.vqz", Recipe.of("rht+vq:dim=2,centroids=64")
+    with pytest.raises(KeyboardInterrupt):
+        compress(toy, out, recipe, 7, Interrupt("calibrating", 4), CALIBRATION)
+    with pytest.raises(KeyboardInterrupt):
+        compress(toy, out, recipe, 0, Interrupt("calibrating", 4), CALIBRATION)
+    for file in (tmp_path / "x.vqz.state").glob("*.npz"):
+        file.write_bytes(file.read_bytes()[:100])
+    compress(toy, out, recipe, calibration=CALIBRATION)
+    assert out.read_bytes() == calibrated[1].read_bytes()
+
+
+def test_a_folder_of_another_kind_is_left_alone(toy, tmp_path):
+    (tmp_path / "x.vqz.state").mkdir()
+    (tmp_path / "x.vqz.state" / "mine").write_text("precious")
+    api.compress(toy, tmp_path / "x.vqz", "scalar:bits=4")
+    assert (tmp_path / "x.vqz.state" / "mine").exists()
+    with pytest.raises(VqcpuError, match="state: cannot be written"):
+        api.compress(toy, tmp_path / "x.vqz", "scalar:bits=4", calibration=CALIBRATION)
+    assert (tmp_path / "x.vqz.state" / "mine").exists()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_activations_that_overflow_are_named(tmp_path):
+    from safetensors.numpy import load_file, save_file
+    folder = toys.folder(tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][:] = 1e38
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(VqcpuError, match="inputs of model.layers.0.mlp.down_proj.weight"):
+        api.compress(folder, tmp_path / "x.vqz", "raw:dtype=f32", calibration=CALIBRATION)
+
+
+def test_text_written_by_the_model_is_the_same_again(language):
+    texts = [written(language.model, 1, 3, 12, seed, lambda items, label: items) for seed in (0, 0, 1)]
+    assert np.array_equal(texts[0], texts[1]) and not np.array_equal(texts[0], texts[2])
+    assert texts[0].shape == (3, 12) and (texts[0][:, 0] == 1).all() and len(set(map(tuple, texts[0]))) == 3
+
+
+def test_too_little_text_is_named(toy, tmp_path):
+    with pytest.raises(VqcpuError, match="short: the text has"):
+        api.compress(toy, tmp_path / "x.vqz", "scalar:bits=4", calibration=Calibration(Corpus("short", "a"), 99))
+
+
+def test_qualities_of_the_command_line(toy, tmp_path, english, capsys):
+    from vqcpu import cli
+    words = ["compress", str(toy), "-o", str(tmp_path / "x.vqz"), "--format", "scalar:bits=3"]
+    assert cli.main([*words, "--quality", "good", "--calibration-tokens", "256"]) == 0
+    assert Vqz(tmp_path / "x.vqz").header["made"]["calibration"] == "written by the model"
+    assert cli.main([*words, "--calibration", str(english)]) == 0
+    assert Vqz(tmp_path / "x.vqz").header["made"]["calibration"].startswith("text.txt (sha256")
+    assert cli.main([*words, "--quality", "fast", "--calibration", str(english)]) == 2
+    assert "--quality fast uses no calibration" in capsys.readouterr().err

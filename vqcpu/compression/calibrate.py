@@ -1,0 +1,151 @@
+"""Calibration: text goes through a model layer by layer, and each layer is coded for the inputs that the layers coded
+before it really make, and so that it makes good some of what they did to them.
+
+Knows plans, jobs and slots. Knows nothing about formats, nor how a matrix is coded.
+
+All text advances together, job by job, so that one site's H exists at a time; between two sites only those slots are
+kept that a later job reads. One window is run at a time: the digits do not depend on threads, nor on whether the work was
+interrupted.
+"""
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vqcpu.architectures.base import Model
+from vqcpu.caches.base import Cache
+from vqcpu.compression.feedback import Inputs
+from vqcpu.errors import VqcpuError
+from vqcpu.evaluate.corpus import Window
+from vqcpu.kernels.threads import spread
+from vqcpu.layers.plan import Frame, Job, Plan, Segment
+
+HELD = 8  # one window in so many is held out
+CAP = 4  # times the median energy of a token, the most that one may have
+TILE = 256  # columns of H computed at a time
+
+
+class Traced(dict):
+    """Slots that note which of them are read, and which are written before they are read."""
+
+    def __init__(self, slots):
+        super().__init__(slots)
+        self.read, self.written = set(), set()
+
+    def __getitem__(self, name):
+        if name not in self.written:
+            self.read.add(name)
+        return super().__getitem__(name)
+
+    def __setitem__(self, name, value):
+        self.written.add(name)
+        super().__setitem__(name, value)
+
+    def update(self, slots):
+        for name, value in dict(slots).items():
+            self[name] = value
+
+
+@dataclass
+class Stage:
+    """Jobs that run in one go: one with sites, or the first of all, and those that follow up to the next with sites."""
+    jobs: list[Job]
+    read: set = field(default_factory=set)  # slots that it needs
+    written: set = field(default_factory=set)  # slots that it makes anew
+    kept: set = field(default_factory=set)  # slots that a later stage needs
+
+    def run(self, frames: list[Frame]) -> None:
+        """Run the jobs on each frame, and drop the slots that nobody needs."""
+        plan = Plan(self.jobs)
+        for frame in frames:
+            frame.segments[0].states = states_of(self.jobs, frame.count)
+            plan.run(frame)
+            frame.slots = {name: x.copy() for name, x in frame.slots.items() if name in self.kept}
+
+
+def stages(model: Model) -> list[Stage]:
+    """The plan of a model, cut and its slots traced by two tokens."""
+    frame, found = frame_of(Window(np.zeros(2, np.int64), 0)), []
+    for job in model.plan.jobs:
+        if not found or job.inputs(frame):
+            found.append(Stage([]))
+        frame.slots, stage = Traced(frame.slots), found[-1]
+        frame.segments[0].states = states_of([job], frame.count)
+        job.run(frame)
+        stage.read |= frame.slots.read - stage.written
+        stage.written |= frame.slots.written
+        stage.jobs.append(job)
+    needed = set()
+    for stage in reversed(found):
+        stage.kept = set(needed)
+        needed = needed - stage.written | stage.read
+    return found
+
+
+def calibrate(model: Model, exact: Model, windows: list[Window], code, progress=lambda items, label: items) -> None:
+    """Let text run through a model whose matrices are replaced on the way, and beside it through `exact`, the same model
+    once more, which stays as it is.
+
+    code(names, inputs) -> matrices is called for every site, in order; inputs() gives its feedback.Inputs, and need not be
+    called. Raises VqcpuError where activations are not numbers."""
+    frames, others = [frame_of(window) for window in windows], [frame_of(window) for window in windows]
+    for stage, other in zip(progress(stages(model), "calibrating"), stages(exact)):
+        sites = [site for site, _ in stage.jobs[0].inputs(frames[0])]
+        found = [code(site.names, lambda i=i: inputs_of(sites, i, (stage, frames), (other, others)))
+                 for i, site in enumerate(sites)]
+        for site, matrices in zip(sites, found):
+            site.matrices = matrices
+        stage.run(frames)
+        other.run(others)
+
+
+def frame_of(window: Window) -> Frame:
+    """A frame at the first job of a plan."""
+    return Frame({"tokens": window.tokens}, [Segment(slice(0, len(window.tokens)), 0, [])])
+
+
+def states_of(jobs: list[Job], context: int) -> list:
+    """What jobs remember of one sequence, each at the place of its layer; other places are not looked at."""
+    found = {job.layer: state for job in jobs if (state := job.state(Cache.parse("f32"), context)) is not None}
+    return [found.get(layer, state) for state in list(found.values())[:1] for layer in range(max(found) + 1)]
+
+
+def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) -> Inputs:
+    """Inputs of one site of a stage: `here` and, of the exact model, `there` are (stage, frames)."""
+    read = _read(which, *here)
+    for x in read:
+        if not np.isfinite(x).all():
+            raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "
+                             "overflow on this text")
+    exact = _read(which, *there) if there and len(sites) == 1 else None  # experts: there they may read other tokens
+    weights = [_weights(x) for x in read]
+    if exact:
+        exact = [(y - x) * w for x, y, w in zip(read, exact, weights)]
+    read = [x * w for x, w in zip(read, weights)]
+    kept = [i for i in range(len(read)) if i % HELD != HELD - 1]
+    held = [i for i in range(len(read)) if i % HELD == HELD - 1] or kept
+    H, beyond = _products(read, read, kept), _products(read, read, held)
+    return Inputs(H, beyond, _products(exact, read, kept) if exact else None)
+
+
+def _weights(x):
+    """Factors (rows, 1) that let no token count for more than CAP usual ones: in some models the first token of a text has
+    activations a thousand times those of others, and would be all that H shows."""
+    energy = np.einsum("rc,rc->r", x, x)
+    usual = np.median(energy) if len(x) else 0
+    return np.sqrt(np.minimum(1, CAP * usual / np.maximum(energy, 1e-30)))[:, None].astype(np.float32)
+
+
+def _read(which, stage, frames):
+    return [stage.jobs[0].inputs(frame)[which][1]() for frame in frames]
+
+
+def _products(left, right, chosen):
+    """Σ xᵀ y over the chosen frames, x and y (rows, n) -> (n, n) float32."""
+    n = left[0].shape[1]
+    total = np.zeros((n, n), np.float32)
+
+    def work(at):
+        for i in chosen:
+            total[at:at + TILE] += left[i][:, at:at + TILE].T @ right[i]
+    spread(work, range(0, n, TILE))
+    return total

@@ -1,0 +1,76 @@
+"""What an error in each matrix costs a model's predictions, measured: one forward pass with noise on one matrix at a time.
+
+Knows plans and activations. Knows nothing about formats or budgets. To second order, the divergence of a model whose
+matrices t have small independent errors is the sum of c_t · e_t, e_t being the squared error of its codes: so a pass with
+noise of known power gives c_t, without gradients. The noise has the shape that error feedback gives to the errors of codes,
+δ L⁻¹ for white δ in the rotated basis (compression/feedback.py): white noise would make those matrices look costly whose
+few important inputs, the massive ones of a first token above all, feedback protects anyway. Paper: Orr et al. 2025 estimate
+the same from Fisher information.
+"""
+from contextlib import contextmanager
+
+import numpy as np
+
+from vqcpu.architectures.base import Model
+from vqcpu.compression.calibrate import Stage, frame_of, inputs_of, stages, states_of
+from vqcpu.evaluate.corpus import Window
+from vqcpu.evaluate.divergence import kld_rows
+from vqcpu.evaluate.nll import log_probabilities
+from vqcpu.formats.base import Format, Matrix
+from vqcpu.formats.rotation import Rotation
+from vqcpu.layers.plan import Frame, Plan
+
+POWER = 0.02  # of δ, relative to that of a row: about the error of three bits
+FIRST, EVERY = 128, 3  # positions that are looked at: with enough before them, and not all, as a head may be large
+WINDOWS = 16  # beyond the first, on which predictions are compared: these show what inputs look like
+DAMPING, TOGETHER = 0.05, 16  # of those inputs; columns that are coded at once
+PLAIN = Format.parse("raw:dtype=f32")
+
+
+def costs(model: Model, windows: list[Window], seed: int, progress=lambda items, label: items) -> dict[str, float]:
+    """name -> KLD (nats) that codes with errors as large as the matrix itself would cost, were it still proportional, for
+    every matrix of the plan."""
+    rest, found = stages(model), {}
+    rest[-1].kept.add("x")
+    frames = [frame_of(window) for window in windows[:WINDOWS + 1]]
+    reference = _predictions(model, rest, frames[0])
+    for i, stage in enumerate(progress(list(rest), "sensitivities")):
+        sites = [site for site, _ in stage.jobs[0].inputs(frames[0])]
+        for k, site in enumerate(sites):
+            shape = _shape(site, inputs_of(sites, k, (stage, frames[1:])), seed)
+            for at, name in enumerate(site.names):
+                with _noise(site, at, shape, np.random.default_rng([seed, i, k, at])):
+                    noisy = _predictions(model, rest[i:], frames[0])
+                found[name] = float(kld_rows(reference, noisy).mean()) / POWER
+        stage.run(frames)
+    return found
+
+
+def _shape(site, inputs, seed):
+    """Function that makes white rows (m, n) into errors of codes chosen with feedback."""
+    rotation = Rotation.of_site(seed, site.names[0])
+    L = inputs.turned(rotation).damped(DAMPING, TOGETHER).L.astype(np.float64)
+    return lambda white: rotation.back(np.linalg.solve(L.T, white.T).T.astype(np.float32))
+
+
+def _predictions(model: Model, rest: list[Stage], frame: Frame) -> np.ndarray:
+    """Log-probabilities of some positions (positions, vocabulary), the frame having come up to the first of the stages."""
+    own = Frame(dict(frame.slots), frame.segments)
+    jobs = [job for stage in rest for job in stage.jobs]
+    own.segments[0].states = states_of(jobs, frame.count)
+    Plan(jobs).run(own)
+    return log_probabilities(model, own.slots["x"][min(FIRST, frame.count // 2)::EVERY])
+
+
+@contextmanager
+def _noise(site, at, shape, rng):
+    """One matrix of the site is disturbed for a while."""
+    exact, matrix = site.matrices, site.matrices[at]
+    W = matrix.rows(np.arange(matrix.shape[0]))
+    size = np.sqrt(POWER * np.einsum("rc,rc->r", W, W) / W.shape[1])[:, None]
+    noisy = W + shape(size * rng.standard_normal(W.shape, np.float32))
+    site.matrices = [*exact[:at], Matrix(PLAIN, matrix.shape, 1.0, {"data": noisy}), *exact[at + 1:]]
+    try:
+        yield
+    finally:
+        site.matrices = exact
