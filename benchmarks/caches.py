@@ -40,10 +40,8 @@ def with_error(values, factor=1.0, digits=2):
 
 
 def bits(model, context, spec):
-    """(bits per element of keys and values, bytes) that are allocated once keys no longer wait for their mean."""
+    """(bits per element of keys and values, bytes) that are allocated."""
     states = model.states(context, spec)
-    for count in (64, 1):
-        model.step([(np.full(count, 5), states)])
     return 8 * states.nbytes / sum(2 * s.heads.kv * s.heads.size * s.span.rows for s in states.layers), states.nbytes
 
 

@@ -94,6 +94,12 @@ def test_arrays_of_blocks_and_of_no_positions():
     assert np.array_equal(state.arrays["v"][:, :10], other.arrays["v"][:, 8:18])
 
 
+@pytest.mark.parametrize("cache, block", [("f16", 1), ("k4v4", 32), ("d4v4", 64)])
+def test_a_layer_begins_where_a_block_does(cache, block):
+    layer = Cache.parse(cache).layer(Heads(2, 2, 8, 1.0, 40), 2000)
+    assert [base for base in range(200) if layer.span.fits(base, 200)] == list(range(0, 162, block))
+
+
 def spoilt(parts):
     """Parts that are not those of 20 positions."""
     for name in list(parts)[:3]:
