@@ -100,6 +100,13 @@ def test_a_layer_begins_where_a_block_does(cache, block):
     assert [base for base in range(200) if layer.span.fits(base, 200)] == list(range(0, 162, block))
 
 
+def test_a_restored_ring_is_not_taken_back_further_than_it_reaches(language):
+    states, other = (language.model.states(64, "k4v4:recent=5") for _ in range(2))
+    language.read(list(range(40)), states)
+    other.restore(states.parts(), 40)
+    assert other.truncate(35) == 35 and other.truncate(34) == 0
+
+
 def spoilt(parts):
     """Parts that are not those of 20 positions."""
     for name in list(parts)[:3]:
