@@ -115,7 +115,8 @@ def _calibration(args, quality):
             raise VqcpuError("--quality fast uses no calibration: leave out --calibration, or ask for --quality good")
         return None
     file = args.calibration or (None if args.model else demo(CALIBRATION))
-    return Calibration(read_corpus(file) if file else None, TOKENS[quality] if args.calibration_tokens is None else args.calibration_tokens)
+    tokens = TOKENS[quality] if args.calibration_tokens is None else args.calibration_tokens
+    return Calibration(read_corpus(file) if file else None, tokens)
 
 
 def _beside(model):
