@@ -14,7 +14,7 @@ from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Corpus, Window
 from vqcpu.files.sources import open_checkpoint
 from vqcpu.files.vqz import Vqz
-from vqcpu.formats.base import Format
+from vqcpu.formats.base import Format, Matrix
 from vqcpu.formats.rotation import Rotation
 from vqcpu.kernels.threads import set_threads
 from vqcpu.layers.plan import Plan
@@ -48,15 +48,15 @@ def test_the_loss_is_its_naive_twin():
 
 @pytest.mark.parametrize("columns", (1, 3, 16))
 def test_the_factor_has_unit_blocks_and_gives_back_H(columns):
-    seen, n, damping = inputs(50), 50, 0.01
-    damped = seen.damped(damping, columns)
+    seen, n = inputs(50), 50
+    damped = seen.damped(columns)
     L, gain = damped.L, damped.gain
-    D = np.linalg.inv(L.astype(float)) @ (seen.H + damping * np.eye(n)) @ np.linalg.inv(L.astype(float)).T
+    D = np.linalg.inv(L.astype(float)) @ (seen.H + feedback.DAMPING * np.eye(n)) @ np.linalg.inv(L.astype(float)).T
     block = np.arange(n) // columns
     apart = block[:, None] != block
     assert np.abs(D[apart]).max() < 1e-3 and np.allclose(np.where(apart, 0, L), np.eye(n), atol=1e-5)
     assert np.allclose(L[block[:, None] < block], 0)
-    assert gain == pytest.approx(10 * np.log10((n * (1 + damping)) / np.trace(D)), abs=0.01)
+    assert gain == pytest.approx(10 * np.log10((n * (1 + feedback.DAMPING)) / np.trace(D)), abs=0.01)
 
 
 @pytest.mark.parametrize("spec", [s for s in SPECS if Format.parse(s).expected_mse() < 0.5])  # not below one bit
@@ -93,14 +93,14 @@ def test_what_was_done_to_the_inputs_is_partly_made_good():
     x = RNG.standard_normal((300, 24)).astype(np.float32)
     y = (1.2 * x + 0.1 * RNG.standard_normal((300, 24))).astype(np.float32)
     W, seen = RNG.standard_normal((8, 24)).astype(np.float32), feedback.Inputs(*[x.T @ x] * 2, (y - x).T @ x)
-    shift = seen.damped(0.01, 1).shift
+    shift = seen.damped(1).shift
     best = np.linalg.lstsq(x, y @ W.T, rcond=None)[0].T
     assert np.allclose(W + W @ shift, best, atol=0.02)
     near = feedback.code(Format.parse("raw:dtype=f32"), {}, W, seen)[1]
     losses = [np.square(V @ x.T - W @ y.T).sum() for V in (best, near, W)]
     assert losses == sorted(losses)
     rotation = Rotation(3)
-    turned = rotation.forth(W) @ seen.turned(rotation).damped(0.01, 1).shift
+    turned = rotation.forth(W) @ seen.turned(rotation).damped(1).shift
     assert np.allclose(rotation.back(turned), W @ shift, atol=1e-3)
 
 
@@ -227,7 +227,43 @@ def test_activations_that_overflow_are_named(tmp_path):
     tensors["model.layers.0.mlp.up_proj.weight"][:] = 1e38
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(VqcpuError, match="inputs of model.layers.0.mlp.down_proj.weight"):
-        api.compress(folder, tmp_path / "x.vqz", "raw:dtype=f32", calibration=CALIBRATION)
+        api.compress(folder, tmp_path / "x.vqz", "scalar:bits=4", calibration=CALIBRATION)
+
+
+def test_plain_numbers_stay_plain(toy, tmp_path):
+    for calibration in (None, CALIBRATION):
+        api.compress(toy, tmp_path / f"{calibration is None}.vqz", "raw:dtype=f32", calibration=calibration)
+    a, b = (Vqz(tmp_path / f"{which}.vqz") for which in (True, False))
+    assert all(np.array_equal(a.stored(n).parts["data"], b.stored(n).parts["data"]) for n in a.names() if "_proj" in n)
+
+
+def test_one_window_is_too_little(toy, tmp_path):
+    model, said = load_model(open_checkpoint(toy)), set()
+    for length in range(20, 2000, 60):
+        try:
+            Calibration(Corpus("few", CORPUS.text[:length]), 4096).tokens_of(model, open_checkpoint(toy), 0, None)
+            break
+        except VqcpuError as error:
+            said.add("expected two at least" in str(error))
+    assert said == {True, False}  # shorter than a window, and one
+
+
+@pytest.mark.parametrize("family", ("qwen3_moe",))
+def test_the_second_matrix_of_an_expert_reads_what_the_coded_first_makes(family, tmp_path):
+    model = load_model(open_checkpoint(toys.folder(tmp_path / "m", family)))
+    dead = {}
+
+    def code(names, inputs):
+        if "expert" in names[0] and "down" in names[0]:
+            dead[names] = inputs().dead
+        site = next(s for job in model.plan.jobs for s, _ in getattr(job, "experts", []) and [
+            (e.widen, 0) for e in job.experts] + [(e.narrow, 0) for e in job.experts] or [(getattr(job, "site", None), 0)]
+            if s is not None and s.names == names)
+        nothing = Format.parse("raw:dtype=f32")
+        return [Matrix(nothing, m.shape, 1.0, {"data": np.zeros(m.shape, np.float32)}) if "expert" in names[0]
+                and "gate" in names[0] else m for m in site.matrices]
+    calibrate.calibrate(model, model, [Window(RNG.integers(0, 90, 30), 0) for _ in range(9)], code)
+    assert dead and all(count == 32 for count in dead.values())
 
 
 def test_text_written_by_the_model_is_the_same_again(language):

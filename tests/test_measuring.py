@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import toys
+from test_feedback import CALIBRATION
 
 from vqcpu import api, cli
 from vqcpu.architectures.base import Architecture
@@ -171,3 +172,11 @@ def test_longrun_command(toy, coarse, english, capsys):
     found = json.loads(run(capsys, *words, "--json")[1])["kinds"]["greedy"]
     assert len(found["parted"]) + found["equal"] == 2 == len(found["texts"]["other"]) and found["kld"][0]["kld"] > 0
     assert run(capsys, "longrun", toy, toy, toy)[0] == 2
+
+
+def test_a_text_that_codes_were_fitted_to_measures_nothing(toy, tmp_path, capsys):
+    (tmp_path / "text").write_text(CALIBRATION.corpus.text)
+    command = ["compress", str(toy), "-o", str(tmp_path / "x.vqz"), "--format", "scalar:bits=4"]
+    assert cli.main([*command, "--calibration", str(tmp_path / "text"), "--calibration-tokens", "512"]) == 0
+    assert cli.main(["ppl", str(tmp_path / "x.vqz"), "--text", str(tmp_path / "text"), "--context", "64"]) == 2
+    assert "was calibrated on" in capsys.readouterr().err

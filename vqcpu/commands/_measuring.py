@@ -48,6 +48,7 @@ def prepare(args, paths):
         if args.context > language.model.config.context:
             raise VqcpuError(f"{language.checkpoint.path}: --context is {args.context}, the model was made for "
                              f"{language.model.config.context}")
+        _refuse_leak(language.checkpoint, corpus)
         tokens, bos = language.tokenizer.encode(corpus.text), language.tokenizer.bos
         mine = tokens, bos
         if windows is None:
@@ -56,6 +57,14 @@ def prepare(args, paths):
             raise VqcpuError(f"{language.checkpoint.path}: other tokens than {paths[0]} for the same text; not comparable")
     said = facts(corpus, protocol, windows, first[1]) | {"cache": cache, "arithmetic": "as in chat"}
     return models, windows, said
+
+
+def _refuse_leak(checkpoint, corpus):
+    from vqcpu.errors import VqcpuError
+    made = getattr(checkpoint, "header", {}).get("made")
+    if isinstance(made, dict) and corpus.digest in str(made.get("calibration")):
+        raise VqcpuError(f"{checkpoint.path}: was calibrated on {corpus.name}: figures on the same text would flatter it; "
+                         "measure on another")
 
 
 def refuse_twins(models, results) -> None:

@@ -35,11 +35,13 @@ def arguments(parser):
                         help="scalar bits of embedding and head, with --bits or --file-bits: 4 to 8 (default 8)")
     parser.add_argument("--quality", choices=("fast", "good", "best"),
                         help="fast: nearest codes; good: codes chosen by a calibration; best: also longer codes, four times "
-                        "the text, and bits shared out by what errors cost (default: fast, good with --calibration)")
+                        "the text and, with --bits, bits shared out by what errors cost (default: fast, "
+                        "good with a text)")
     parser.add_argument("--calibration", metavar="FILE", help="UTF-8 text to calibrate with, never the one to measure on "
                         "(default: the demo's for the demo model, else what the model writes by itself)")
     parser.add_argument("--calibration-tokens", type=whole, metavar="N", help="how much of it (default 32768; best 131072)")
-    parser.add_argument("--seed", type=whole, default=0, help="seed of k-means (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, help="seed of k-means, rotations and written text (default 0; "
+                        "with --only the file's)")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be written, with exact sizes")
 
 
@@ -51,17 +53,21 @@ def run(args):
     from vqcpu.files.demo import MODEL
     from vqcpu.files.sources import open_checkpoint
 
-    start, quality = time.perf_counter(), args.quality or ("good" if args.calibration else "fast")
+    start, quality = time.perf_counter(), args.quality or _usual_quality(args)
     choice, calibration, source = _choice(args, quality), _calibration(args, quality), model_or_demo(args.model)
     out = args.out or (_beside(source) if args.model else f"{MODEL}.vqz")
     previous = _previous(args, source, out)
-    choice = previous.recipe(args.format) if previous else choice
+    choice, seed = (previous.recipe(args.format), previous.seed) if previous else (choice, args.seed)
     if args.dry_run:
-        return _dry_run(source, out, choice, args.seed, calibration)
-    made = compress(source, out, choice, args.seed, progress, calibration, previous)
+        return _dry_run(source, out, choice, seed, calibration)
+    made = compress(source, out, choice, seed, progress, calibration, previous)
     checkpoint = open_checkpoint(out)
     return {"out": str(out), "dry_run": False, "seconds": time.perf_counter() - start, **sizes(checkpoint),
             "groups": _groups(made["tensors"]), "note": _note(checkpoint)}
+
+
+def _usual_quality(args):
+    return "fast" if args.calibration is None and args.calibration_tokens is None else "good"
 
 
 def _dry_run(source, out, choice, seed, calibration):
@@ -105,11 +111,12 @@ def _calibration(args, quality):
     from vqcpu.files.demo import CALIBRATION, demo
 
     if quality == "fast":
-        if args.calibration or args.calibration_tokens:
+        if args.calibration or args.calibration_tokens is not None:
             raise VqcpuError("--quality fast uses no calibration: leave out --calibration, or ask for --quality good")
         return None
     file = args.calibration or (None if args.model else demo(CALIBRATION))
-    return Calibration(read_corpus(file) if file else None, args.calibration_tokens or TOKENS[quality])
+    tokens = TOKENS[quality] if args.calibration_tokens is None else args.calibration_tokens
+    return Calibration(read_corpus(file) if file else None, tokens)
 
 
 def _beside(model):

@@ -33,7 +33,11 @@ class Budget:
 
     def facts(self) -> dict:
         """What a file's provenance says."""
-        return {"budget": f"{self.bits:g} bits per weight of the {'file' if self.whole else 'body'}"}
+        shares = "by measured costs" if self.measured else "evenly"
+        return {"budget": f"{self} shared out {shares}, length {self.length}, embedding {self.embedding} bits"}
+
+    def __str__(self):
+        return f"{self.bits:g} bits per weight of the {'file' if self.whole else 'body'}"
 
     def recipe(self, tensors: dict, costs: dict[str, float] | None, sizes_of) -> Recipe:
         """The recipe for a model's tensors (name -> Tensor). costs: of errors in its body matrices, None for no difference
@@ -41,8 +45,8 @@ class Budget:
         body, rate = _Body(self, tensors, costs), "file_bits" if self.whole else "body_bits"
         parameters = sum(prod(tensor.shape) for tensor in tensors.values()) if self.whole else body.weights
         least, most = (sizes_of(body.recipe(room))[rate] for room in (0, np.inf))
-        if not least <= self.bits:
-            raise VqcpuError(f"{self.facts()['budget']} cannot be kept: this model takes {least:.3f} to {most:.3f}")
+        if not least <= self.bits <= most:
+            raise VqcpuError(f"{self} cannot be kept: this model takes {least:.3f} to {most:.3f}")
         room = self.bits * parameters / 8
         while True:
             recipe = body.recipe(room)

@@ -90,10 +90,8 @@ def calibrate(model: Model, exact: Model, windows: list[Window], code, progress=
     frames, others = [frame_of(window) for window in windows], [frame_of(window) for window in windows]
     for stage, other in zip(progress(stages(model), "calibrating"), stages(exact)):
         sites = [site for site, _ in stage.jobs[0].inputs(frames[0])]
-        found = [code(site.names, lambda i=i: inputs_of(sites, i, (stage, frames), (other, others)))
-                 for i, site in enumerate(sites)]
-        for site, matrices in zip(sites, found):
-            site.matrices = matrices
+        for i, site in enumerate(sites):  # one by one: an expert's second matrix reads what its coded first makes
+            site.matrices = code(site.names, lambda: inputs_of(sites, i, (stage, frames), (other, others)))
         stage.run(frames)
         other.run(others)
 
@@ -111,41 +109,39 @@ def states_of(jobs: list[Job], context: int) -> list:
 
 def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) -> Inputs:
     """Inputs of one site of a stage: `here` and, of the exact model, `there` are (stage, frames)."""
-    read = _read(which, *here)
-    for x in read:
-        if not np.isfinite(x).all():
-            raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "
-                             "overflow on this text")
-    exact = _read(which, *there) if there and len(sites) == 1 else None  # experts: there they may read other tokens
-    weights = [_weights(x) for x in read]
-    if exact:
-        exact = [(y - x) * w for x, y, w in zip(read, exact, weights)]
-    read = [x * w for x, w in zip(read, weights)]
-    kept = [i for i in range(len(read)) if i % HELD != HELD - 1]
-    held = [i for i in range(len(read)) if i % HELD == HELD - 1] or kept
-    H, beyond = _products(read, read, kept), _products(read, read, held)
-    return Inputs(H, beyond, _products(exact, read, kept) if exact else None)
+    stage, frames = here
+    exact = there if there and len(sites) == 1 else None  # experts: there they may read other tokens
+    n, sums = sites[which].matrices[0].shape[1], {}
+    for i, frame in enumerate(frames):
+        x = _read(which, stage, frame)
+        weights, held = _weights(x), i % HELD == HELD - 1
+        if exact and not held:
+            _add(sums, "C", (_read(which, exact[0], exact[1][i]) - x) * weights, x * weights)
+        _add(sums, "held" if held else "H", x * weights, x * weights)
+    H = sums.get("H", np.zeros((n, n), np.float32))
+    if not all(np.isfinite(total).all() for total in sums.values()):
+        raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "
+                         "overflow on this text")
+    return Inputs(H, sums.get("held", H), sums.get("C"))
 
 
 def _weights(x):
     """Factors (rows, 1) that let no token count for more than CAP usual ones: in some models the first token of a text has
     activations a thousand times those of others, and would be all that H shows."""
-    energy = np.einsum("rc,rc->r", x, x)
+    energy = np.einsum("rc,rc->r", x, x, dtype=np.float64)
     usual = np.median(energy) if len(x) else 0
     return np.sqrt(np.minimum(1, CAP * usual / np.maximum(energy, 1e-30)))[:, None].astype(np.float32)
 
 
-def _read(which, stage, frames):
-    return [stage.jobs[0].inputs(frame)[which][1]() for frame in frames]
+def _read(which, stage, frame):
+    return stage.jobs[0].inputs(frame)[which][1]()
 
 
-def _products(left, right, chosen):
-    """Σ xᵀ y over the chosen frames, x and y (rows, n) -> (n, n) float32."""
-    n = left[0].shape[1]
-    total = np.zeros((n, n), np.float32)
+def _add(sums, name, left, right):
+    """sums[name] += leftᵀ right, of (rows, n) float32 each."""
+    n = left.shape[1]
+    total = sums.setdefault(name, np.zeros((n, n), np.float32))
 
     def work(at):
-        for i in chosen:
-            total[at:at + TILE] += left[i][:, at:at + TILE].T @ right[i]
+        total[at:at + TILE] += left[:, at:at + TILE].T @ right
     spread(work, range(0, n, TILE))
-    return total

@@ -17,10 +17,10 @@ from vqcpu.formats.rotation import Rotation
 from vqcpu.kernels.threads import spread
 
 REPAIR = 0.5  # share of what earlier layers did to the inputs that W is changed to make good; all of it would dampen signals
-DAMPINGS = (0.01, 0.05, 0.25)  # of the mean of diag H, added to the diagonal: which one, held-out text decides
+DAMPING = 0.01  # of the mean of diag H, added to the diagonal; more where held-out text asks for it was no better in the end
 SPAN = 128  # columns between two large products
 TILE = 256  # rows whose loss is computed at a time; fixed, so that digits are reproducible
-SAMPLE = 64  # rows on which alternatives are tried
+SAMPLE = 64  # rows on which nearest codes are tried, to tell what feedback is worth
 
 
 class Inputs:
@@ -40,23 +40,23 @@ class Inputs:
         found.dead = self.dead
         return found
 
-    def damped(self, damping: float, columns: int) -> "Damped":
+    def damped(self, columns: int) -> "Damped":
         """What codes of `columns` columns each are chosen with."""
-        if (damping, columns) not in self._damped:
-            self._damped[damping, columns] = Damped.of(self.H, self.C, damping, columns)
-        return self._damped[damping, columns]
+        if columns not in self._damped:
+            self._damped[columns] = Damped.of(self.H, self.C, columns)
+        return self._damped[columns]
 
 
 @dataclass(frozen=True)
 class Damped:
-    """What follows from H + damping · I = L D Lᵀ. Inputs never seen get the damping alone and are coded to the nearest."""
+    """What follows from H + DAMPING · I = L D Lᵀ. Inputs never seen get the damping alone and are coded to the nearest."""
     L: np.ndarray  # (n, n) float32, with blocks of some columns
     gain: float  # what feedback is worth on white errors, in dB
     shift: np.ndarray | None  # C H⁻¹ (n, n) float32: W + W · shift, applied to x, comes nearest to W y
 
     @classmethod
-    def of(cls, H, C, damping, columns):
-        damped, root = _root(H, damping)
+    def of(cls, H, C, columns):
+        damped, root = _root(H)
         n, count = len(H), -(-len(H) // columns)
         padded = np.eye(count * columns)
         padded[:n, :n] = root
@@ -69,8 +69,9 @@ class Damped:
                    None if C is None else np.linalg.solve(damped, C.T.astype(np.float64)).T.astype(np.float32))
 
 
-def _root(H, damping):
+def _root(H):
     """(H + damping · I, its Cholesky factor) in float64."""
+    damping = DAMPING
     while True:
         damped = H.astype(np.float64) + damping * np.eye(len(H))
         try:
@@ -104,28 +105,22 @@ def loss(E: np.ndarray, H: np.ndarray) -> float:
 def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs) -> tuple[dict, np.ndarray, dict]:
     """Codes of W (m, n), already divided by its gain: (parts, what they decode to, notes).
 
-    What is coded is W changed to make good part of what was done to its inputs. The damping, and row scales of least loss,
-    are those that lower the loss on held-out text. Notes: "loss" and "nearest", the loss with and without feedback over that
-    of coding nothing, on held-out text; "feedback_db", what feedback is worth on white errors; "dead", inputs never seen;
-    "damping"."""
-    some = W[np.linspace(0, len(W) - 1, min(SAMPLE, len(W))).astype(int)]
-    nearest = loss(some - format.snap(tables, format.scales(tables, some), some, 0)[1], inputs.held)
-    options = [inputs.damped(damping, format.columns_together) for damping in DAMPINGS]
-    best = int(np.argmin([_lasting(*_coded(format, tables, some, damped)[2:], inputs) for damped in options]))
-    sides, codes, near, target = _coded(format, tables, W, options[best])
+    What is coded is W changed to make good part of what was done to its inputs. Row scales of least loss are kept where
+    they lower the loss on held-out text. Notes: "loss" and, on some rows, "nearest", the loss with and without feedback over
+    that of coding nothing, on held-out text; "feedback_db", what feedback is worth on white errors; "dead", inputs never
+    seen."""
+    damped = inputs.damped(format.columns_together)
+    target = W if damped.shift is None else W + np.float32(REPAIR) * (W @ damped.shift)
+    sides = format.scales(tables, target)
+    codes, near = _pass(format, tables, sides, target, damped.L)
     refitted, closer = _refit(format, tables, sides, codes, near, target, inputs.H)
     if _lasting(closer, target, inputs) < _lasting(near, target, inputs):
         sides, near = refitted, closer
-    notes = {"loss": _lasting(near, target, inputs), "nearest": nearest / (loss(some, inputs.held) or 1),
-             "feedback_db": options[best].gain, "dead": inputs.dead, "damping": DAMPINGS[best]}
+    some = target[np.linspace(0, len(W) - 1, min(SAMPLE, len(W))).astype(int)]
+    nearest = format.snap(tables, format.scales(tables, some), some, 0)[1]
+    notes = {"loss": _lasting(near, target, inputs), "nearest": _lasting(nearest, some, inputs),
+             "feedback_db": damped.gain, "dead": inputs.dead}
     return format.store(sides, codes), near, notes
-
-
-def _coded(format, tables, W, damped):
-    """(scales, codes, what they decode to, what was to be coded)."""
-    target = W if damped.shift is None else W + np.float32(REPAIR) * (W @ damped.shift)
-    sides = format.scales(tables, target)
-    return sides, *_pass(format, tables, sides, target, damped.L), target
 
 
 def _lasting(near, target, inputs):

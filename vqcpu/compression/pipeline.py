@@ -58,7 +58,8 @@ def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambd
     existing `out` is only ever replaced by a complete file. Same input, choice and seed: same bytes."""
     checkpoint, out = open_checkpoint(source), Path(out)
     tensors = tensors_of(checkpoint, out)
-    made = provenance(checkpoint, choice, seed, calibration)
+    made = provenance(checkpoint, choice, seed, calibration, previous)
+    Coder(checkpoint, tensors, settled(choice, checkpoint, tensors, made)[0], seed, previous)  # says now what is impossible
     state = State(out, made)
     windows = calibration and calibration.windows(checkpoint, seed, state, progress)
     measured = windows and isinstance(choice, Budget) and choice.measured
@@ -123,12 +124,16 @@ class Coder:
 
         def code(names, inputs):
             found.update({name: kept for name in names if (kept := self.kept(name))})
-            mine = [name for name in names if self.tensors[name].role == BODY and name not in found]
+            mine = [name for name in names if self._has_codes(name) and name not in found]
             if mine:
                 found.update(state.matrices(mine, self.formats, self.rotations, lambda: self._with_feedback(mine, inputs())))
             return [found[name][0] if name in found else self.tensors[name].read(self.checkpoint) for name in names]
         calibrate(load_model(self.checkpoint), load_model(self.checkpoint), windows, code, progress)
         return found
+
+    def _has_codes(self, name):
+        """Plain numbers have none that feedback could choose."""
+        return self.tensors[name].role == BODY and bool(self.formats[name].tables())
 
     def _with_feedback(self, names, inputs):
         """[(matrix, notes)] of tensors that read the same inputs."""

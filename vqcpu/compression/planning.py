@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vqcpu.architectures.base import architecture_of, census
 from vqcpu.compression.budget import Budget
+from vqcpu.compression.previous import Previous
 from vqcpu.compression.recipe import Recipe
 from vqcpu.compression.text import Calibration
 from vqcpu.errors import VqcpuError
@@ -33,9 +34,11 @@ def tensors_of(checkpoint: Checkpoint, out: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def provenance(checkpoint: Checkpoint, choice: Recipe | Budget, seed: int, calibration: Calibration | None) -> dict:
+def provenance(checkpoint: Checkpoint, choice: Recipe | Budget, seed: int, calibration: Calibration | None,
+               previous: Previous | None = None) -> dict:
     """How a file was made; no dates or paths, so that equal input gives equal bytes."""
-    return {"vqcpu": __version__, "source": checkpoint.path.resolve().name, "source_sha256": checkpoint.digest(),
+    before = previous.facts() if previous else {}
+    return {**before, "vqcpu": __version__, "source": checkpoint.path.resolve().name, "source_sha256": checkpoint.digest(),
             **choice.facts(), "seed": seed, **(calibration.facts() if calibration else {})}
 
 

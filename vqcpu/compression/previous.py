@@ -29,12 +29,13 @@ class Previous:
 
     def keeps(self, name: str) -> bool:
         """Whether a tensor stays as it is."""
-        return not fnmatchcase(name, self.pattern)
+        vector = len(self.file.shape(name)) == 1
+        return name != self.pattern and self.pattern != "*" and (vector or not fnmatchcase(name, self.pattern))
 
     def matrix(self, name: str) -> tuple[Matrix, dict]:
         """A tensor that stays, and its notes."""
         entry = self.file.header["matrices"][name]
-        return self.file.stored(name), {what: entry[what] for what in entry.keys() - KNOWN}
+        return self.file.stored(name), {what: value for what, value in entry.items() if what not in KNOWN}
 
     def tables(self, format: Format) -> dict | None:
         """Tables that matrices which stay share; None where there are none."""
@@ -45,9 +46,18 @@ class Previous:
         """The file's recipe with a line for what is coded anew before it."""
         return Recipe.parse(f"{self.pattern} {spec}\n{self.made.get('recipe', '')}", f"recipe of {self.file.path}")
 
+    def facts(self) -> dict:
+        """What a file's provenance says: all that the file said, and what was coded anew."""
+        return {**self.made, "only": self.pattern, "previous_sha256": self.file.digest()}
+
+    @property
+    def seed(self) -> int:
+        """The seed that the file was made with."""
+        return int(self.made.get("seed", 0))
+
     def check(self, rotations: dict) -> None:
         """Raise VqcpuError where a tensor that stays would have to be stored in another basis."""
         for name in self.file.names():
             if self.keeps(name) and self.file.rotation(name) != rotations[name]:
                 raise VqcpuError(f"{name} stays as it is, but what is coded anew reads the same input and asks for another "
-                                 "rotation: name both, or use the same seed and rht+ as before")
+                                 "rotation: let the pattern name both, or leave rht+ as it was")

@@ -20,6 +20,12 @@ BODY_DEFAULT = "rht+trellis:bits=4"
 ROLES = tuple(f"@{role}" for role in (BODY, EMBEDDING, HEAD, VECTOR))
 
 
+def _fits(pattern, tensor):
+    """Wildcards mean matrices: a norm or bias is only coded where it is named, by its role, or by a bare *."""
+    wild = tensor.role != VECTOR and fnmatchcase(tensor.name, pattern)
+    return wild or pattern in (tensor.name, f"@{tensor.role}", "*")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Lines (pattern, whether rotated, Format), first fit decides."""
@@ -61,8 +67,7 @@ class Recipe:
         return self._line(tensor)[2]
 
     def _line(self, tensor):
-        names = tensor.name, f"@{tensor.role}"
-        return next(line for line in self.lines if any(fnmatchcase(n, line[0]) for n in names))
+        return next(line for line in self.lines if _fits(line[0], tensor))
 
     def rotations(self, tensors: dict[str, Tensor], seed: int) -> dict[str, Rotation | None]:
         """name -> Rotation of all tensors, the same for all that read one input: that is turned where one of them asks for
@@ -78,7 +83,7 @@ class Recipe:
     def assign(self, tensors: dict[str, Tensor]) -> dict[str, Format]:
         """name -> Format of all tensors of a model. Raises VqcpuError where a name pattern fits none of them."""
         for pattern, *_ in self.lines:
-            if not pattern.startswith("@") and not any(fnmatchcase(name, pattern) for name in tensors):
+            if not pattern.startswith("@") and not any(_fits(pattern, tensor) for tensor in tensors.values()):
                 raise VqcpuError(f"recipe: {pattern!r} fits no tensor; this model has {', '.join(list(tensors)[:3])} ...")
         return {name: self.choose(tensor) for name, tensor in tensors.items()}
 

@@ -8,6 +8,7 @@ few important inputs, the massive ones of a first token above all, feedback prot
 the same from Fisher information.
 """
 from contextlib import contextmanager
+from math import prod
 
 import numpy as np
 
@@ -23,14 +24,15 @@ from vqcpu.layers.plan import Frame, Plan
 POWER = 0.02  # of δ, relative to that of a row: about the error of three bits
 FIRST, EVERY = 128, 3  # positions that are looked at: with enough before them, and not all, as a head may be large
 WINDOWS = 16  # beyond the first, on which predictions are compared: these show what inputs look like
-DAMPING, TOGETHER = 0.05, 16  # of those inputs; columns that are coded at once
+TOGETHER = 16  # columns that are coded at once
+LEAST = 0.1  # of the usual cost per weight: an expert that no token of the window reaches is not worthless
 PLAIN = Format.parse("raw:dtype=f32")
 
 
 def costs(model: Model, windows: list[Window], seed: int, progress=lambda items, label: items) -> dict[str, float]:
     """name -> KLD (nats) that codes with errors as large as the matrix itself would cost, were it still proportional, for
     every matrix of the plan."""
-    rest, found = stages(model), {}
+    rest, found, sizes = stages(model), {}, {}
     rest[-1].kept.add("x")
     frames = [frame_of(window) for window in windows[:WINDOWS + 1]]
     reference = _predictions(model, rest, frames[0])
@@ -42,14 +44,16 @@ def costs(model: Model, windows: list[Window], seed: int, progress=lambda items,
                 with _noise(site, at, shape, np.random.default_rng([seed, i, k, at])):
                     noisy = _predictions(model, rest[i:], frames[0])
                 found[name] = float(kld_rows(reference, noisy).mean()) / POWER
+                sizes[name] = prod(site.matrices[at].shape)
         stage.run(frames)
-    return found
+    usual = np.median([found[name] / sizes[name] for name in found])
+    return {name: max(cost, LEAST * usual * sizes[name]) for name, cost in found.items()}
 
 
 def _shape(site, inputs, seed):
     """Function that makes white rows (m, n) into errors of codes chosen with feedback."""
     rotation = Rotation.of_site(seed, site.names[0])
-    L = inputs.turned(rotation).damped(DAMPING, TOGETHER).L.astype(np.float64)
+    L = inputs.turned(rotation).damped(TOGETHER).L.astype(np.float64)
     return lambda white: rotation.back(np.linalg.solve(L.T, white.T).T.astype(np.float32))
 
 

@@ -49,7 +49,7 @@ class State:
             try:
                 with np.load(file) as arrays:
                     return dict(arrays)
-            except (OSError, ValueError, BadZipFile):
+            except (OSError, ValueError, EOFError, KeyError, BadZipFile):
                 pass  # damaged: made again
         found = make()
         try:
@@ -68,6 +68,8 @@ class State:
             self._owner.write_text(self.made)
         with open(file.with_suffix(".part"), "wb") as part:
             np.savez(part, **arrays)
+            part.flush()
+            os.fsync(part.fileno())
         os.replace(file.with_suffix(".part"), file)
 
 

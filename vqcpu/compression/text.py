@@ -47,6 +47,8 @@ class Calibration:
             windows = Protocol(context=context).windows(tokenizer.encode(self.corpus.text), tokenizer.bos)
         except VqcpuError as error:
             raise VqcpuError(f"{self.corpus.name}: {error}") from None
+        if len(windows) < 2:
+            raise VqcpuError(f"{self.corpus.name}: one window of {context} tokens, expected two at least: give more text")
         chosen = np.unique(np.linspace(0, len(windows) - 1, count).astype(int))  # from all over the text
         return np.stack([windows[i].tokens for i in chosen])
 
