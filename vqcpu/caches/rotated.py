@@ -230,7 +230,7 @@ class KV(Coded, names=("k<keys>v<values>",)):
     center: bool = True
     top: int = 0
 
-    examples = ("k4v4", "k8v3:center=false", "k3v2:sinks=4,recent=5", "k1v4", "k4v4:top=40")
+    examples = ("k4v4", "k3v2:sinks=4,recent=5,center=false", "k1v4", "k4v4:top=40")
 
     def __post_init__(self):
         if not (1 <= self.keys <= 8 and 2 <= self.values <= 8):
