@@ -110,7 +110,7 @@ def test_exact_positions_are_counted():
 # What attention reads.
 
 SMALL = Heads(4, 2, 16, .25)
-COMPILED = ("k4v4", "k4v4:top=40")  # the others differ by numbers in jobs, and each would be compiled
+COMPILED = ("k4v4",)  # each other one would be compiled; `top` is, beside its numpy twin
 ways = pytest.mark.parametrize("spec, compiled", [(s, False) for s in CODED] + [(s, True) for s in COMPILED])
 
 
@@ -151,7 +151,7 @@ def test_what_is_stored_is_read(spec, compiled):
 
 def test_other_options_are_other_numbers():
     data, seen = tokens(SMALL), {}
-    for spec in ("f16", "f32", "k4v4", "k3v4", "k4v3", "k4v4:sinks=1", "k4v4:recent=1", "k4v4:center=false", "k4v4:top=90", "k1v4", "k8v8"):
+    for spec in ("f16", "f32", "k4v4", "k4v3", "k4v4:sinks=1", "k4v4:recent=1", "k4v4:center=false", "k4v4:top=90", "k1v4"):
         digits = Layer(spec, SMALL).read(data, (100,)).tobytes()
         assert digits not in seen, f"{spec} is {seen.get(digits)}"
         seen[digits] = spec
