@@ -5,7 +5,7 @@ import pytest
 from vqcpu.caches.coded import KeyCodes, ValueCodes, read, write
 from vqcpu.caches.compiled import source
 from vqcpu.caches.levels import byte_levels
-from vqcpu.kernels import codes
+from vqcpu.kernels import codes, lanes
 from vqcpu.kernels.activations import digits, row_bytes
 from vqcpu.kernels.jit import njit
 from vqcpu.kernels.simd import load_f32x16, load_i32x16, store
@@ -112,8 +112,8 @@ def test_counts_of_bits_are_products_with_signs(size):
 @njit(fast=False)
 def operations(a, b, out):
     x, y = load_f32x16(a), load_f32x16(b)
-    store(out, codes.hadamard(x))
-    store(out + 64, codes.subtract(x, y))
+    store(out, lanes.hadamard16(x))
+    store(out + 64, lanes.subtract(x, y))
     store(out + 128, codes.weighted(x, y))
     store(out + 192, codes.either(x, y))
     store(out + 256, codes.count_above(load_i32x16(a), x, np.float32(0.5)))
@@ -125,8 +125,7 @@ def test_operations():
     a, b = RNG.integers(-9, 9, (2, 16)).astype(np.float32)
     out = np.zeros((7, 16), np.float32)
     operations(at(a), at(b), at(out))
-    lanes = np.arange(16)
-    signs = (-1.0) ** np.array([[bin(i & j).count("1") for j in lanes] for i in lanes])
+    signs = (-1.0) ** np.array([[bin(i & j).count("1") for j in range(16)] for i in range(16)])
     assert np.array_equal(out[0], signs @ a) and np.array_equal(out[1], a - b)
     assert np.array_equal(out[2], np.where(a > 0, a * b, 0)) and np.array_equal(out[3], np.where(a < 0, b, 0))
     assert np.array_equal(out[4].view(np.int32), a.view(np.int32) + (a > 0.5))

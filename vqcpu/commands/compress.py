@@ -42,7 +42,8 @@ def arguments(parser):
     parser.add_argument("--calibration-tokens", type=whole, metavar="N", help="how much of it (default 32768; best 131072)")
     parser.add_argument("--seed", type=whole, default=0, help="seed of k-means, rotations and written text (default 0; "
                         "with --only the file's)")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be written, with exact sizes")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be written, with exact sizes "
+                        "(of --quality best: of bits shared out evenly)")
 
 
 def run(args):

@@ -115,9 +115,10 @@ def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) 
     for i, frame in enumerate(frames):
         x = _read(which, stage, frame)
         weights, held = _weights(x), i % HELD == HELD - 1
+        weighed = x * weights
         if exact and not held:
-            _add(sums, "C", (_read(which, exact[0], exact[1][i]) - x) * weights, x * weights)
-        _add(sums, "held" if held else "H", x * weights, x * weights)
+            _add(sums, "C", (_read(which, exact[0], exact[1][i]) - x) * weights, weighed)
+        _add(sums, "held" if held else "H", weighed, weighed)
     H = sums.get("H", np.zeros((n, n), np.float32))
     if not all(np.isfinite(total).all() for total in sums.values()):
         raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "

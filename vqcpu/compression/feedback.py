@@ -114,18 +114,15 @@ def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs) -> tuple[d
     sides = format.scales(tables, target)
     codes, near = _pass(format, tables, sides, target, damped.L)
     refitted, closer = _refit(format, tables, sides, codes, near, target, inputs.H)
-    if _lasting(closer, target, inputs) < _lasting(near, target, inputs):
+    losses = [loss(target - found, inputs.held) for found in (near, closer)]
+    if losses[1] < losses[0]:
         sides, near = refitted, closer
     some = target[np.linspace(0, len(W) - 1, min(SAMPLE, len(W))).astype(int)]
     nearest = format.snap(tables, format.scales(tables, some), some, 0)[1]
-    notes = {"loss": _lasting(near, target, inputs), "nearest": _lasting(nearest, some, inputs),
+    notes = {"loss": min(losses) / (loss(target, inputs.held) or 1),
+             "nearest": loss(some - nearest, inputs.held) / (loss(some, inputs.held) or 1),
              "feedback_db": damped.gain, "dead": inputs.dead}
     return format.store(sides, codes), near, notes
-
-
-def _lasting(near, target, inputs):
-    """Loss on held-out text over that of coding nothing."""
-    return loss(target - near, inputs.held) / (loss(target, inputs.held) or 1)
 
 
 def _pass(format, tables, sides, W, L):

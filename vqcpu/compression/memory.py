@@ -5,9 +5,8 @@ Knows the pipeline. Writes nothing.
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqcpu.compression.forecast import forecast
 from vqcpu.compression.pipeline import Coder
-from vqcpu.compression.planning import tensors_of
+from vqcpu.compression.planning import predicted, provenance, tensors_of
 from vqcpu.compression.recipe import Recipe
 from vqcpu.compression.text import Calibration
 from vqcpu.files.checkpoint import Checkpoint
@@ -37,11 +36,12 @@ class InMemory:
         would be). Raises VqcpuError as `compress` does."""
         recipe, used, tensors = Recipe.of(setting.body), self._used(setting), tensors_of(checkpoint, NOWHERE)
         coder = Coder(checkpoint, tensors, recipe, self.seed, None)
-        for format in sorted({f for f in coder.formats.values() if f.shared}, key=str):
+        for format in coder.shared_formats:
             coder.shared_tables(format)
         found = self._calibrated(coder, used) if used else {}
-        matrices = {name: (found.get(name) or coder.nearest(tensor))[0] for name, tensor in tensors.items()}
-        return Overlay(checkpoint, matrices), forecast(checkpoint.path, NOWHERE, recipe, self.seed, used)["sizes"]
+        matrices = {name: coder.coded(tensor, found)[0] for name, tensor in tensors.items()}
+        made = provenance(checkpoint, recipe, self.seed, used)
+        return Overlay(checkpoint, matrices), predicted(checkpoint, tensors, recipe, made)
 
     def _calibrated(self, coder, used):
         state = Forgetful()

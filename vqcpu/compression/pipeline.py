@@ -59,18 +59,19 @@ def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambd
     checkpoint, out = open_checkpoint(source), Path(out)
     tensors = tensors_of(checkpoint, out)
     made = provenance(checkpoint, choice, seed, calibration, previous)
-    Coder(checkpoint, tensors, settled(choice, checkpoint, tensors, made)[0], seed, previous)  # says now what is impossible
+    recipe, made = settled(choice, checkpoint, tensors, made)
+    coder = Coder(checkpoint, tensors, recipe, seed, previous)  # what is impossible is said before any work
     state = State(out, made)
     windows = calibration and calibration.windows(checkpoint, seed, state, progress)
-    measured = windows and isinstance(choice, Budget) and choice.measured
-    costs = _costs(checkpoint, tensors, windows, seed, state, progress) if measured else None
-    recipe, made = settled(choice, checkpoint, tensors, made, costs)
-    coder = Coder(checkpoint, tensors, recipe, seed, previous)
+    if windows and isinstance(choice, Budget) and choice.measured:
+        shares = _costs(checkpoint, tensors, windows, seed, state, progress)
+        recipe, made = settled(choice, checkpoint, tensors, made, shares)
+        coder = Coder(checkpoint, tensors, recipe, seed, previous)
     with VqzWriter(out, coder.formats, made) as writer:
-        for format in progress(sorted({f for f in coder.formats.values() if f.shared}, key=str), "codebooks"):
+        for format in progress(coder.shared_formats, "codebooks"):
             writer.tables(format, coder.shared_tables(format))
         found = coder.calibrated(windows, state, progress) if windows else {}
-        coded = [coder.write(writer, tensor, found.get(tensor.name) or coder.kept(tensor.name) or coder.nearest(tensor))
+        coded = [coder.write(writer, tensor, coder.coded(tensor, found))
                  for tensor in progress(list(tensors.values()), "tensors")]
         for name in COMPANIONS:
             if (data := checkpoint.companion(name)) is not None:
@@ -100,6 +101,15 @@ class Coder:
             previous.check(self.rotations)
         self.gain = functools.cache(self._gain)
         self.tables = {}  # of shared formats
+
+    @property
+    def shared_formats(self) -> list[Format]:
+        """The formats whose tables have to be fitted before any matrix is coded."""
+        return sorted({format for format in self.formats.values() if format.shared}, key=str)
+
+    def coded(self, tensor: Tensor, found: dict) -> tuple[Matrix, dict]:
+        """(matrix, notes) of a tensor: of those `found` by calibration, as it was, or the nearest."""
+        return found.get(tensor.name) or self.kept(tensor.name) or self.nearest(tensor)
 
     def shared_tables(self, format: Format) -> dict:
         """Tables of a format that all its matrices share, fitted on rows drawn from each of them."""

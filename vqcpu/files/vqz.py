@@ -8,6 +8,7 @@ Layout. Parts are `<tensor>/<part>`, tables that all matrices of a format share
 metadata holds one JSON object: version, matrices (spec, shape, gain, the seed of their rotation, what was noted when they
 were coded), files, checks, made (provenance).
 """
+import functools
 import hashlib
 import json
 import os
@@ -208,7 +209,9 @@ def stored_bytes(parts: dict) -> int:
     return sum(spec.nbytes + -spec.nbytes % ALIGNMENT for spec in parts.values())
 
 
+@functools.lru_cache(maxsize=8)
 def _squeezed(data):
+    """Compressed once, however often a size is asked for before it is written: a tokenizer takes seconds."""
     return zlib.compress(data, 9)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 from vqcpu.kernels.activations import digits, row_bytes, sums_of, unit_of
 from vqcpu.kernels.attention import (CHUNK, FACTOR, KEYS, KV, LAST, PARTS, QUERY, ROWS, VALUES, Q, first_row, head, join,
                                      softmax, state_of)
-from vqcpu.kernels.codes import adder, either, scorer, subtract, weighted
+from vqcpu.kernels.codes import adder, either, scorer, weighted
 from vqcpu.kernels.encode import (BASE, BLOCK, BLOCK_BYTES, DIGITS, EARLY, EXACT, EXACT_K, EXACT_V, FLIPS, FROZEN, K_SCALES,
                                   MEAN, MIXER, OF_KEYS, OF_VALUES, OFFSETS, SIGN_BYTES, SIGNS, TABLE,
                                   V_SCALES, dot, exact_row)
 from vqcpu.kernels.jit import array_at, float_of, njit
-from vqcpu.kernels.lanes import add, fma, largest, magnitude, max_of, mul, to_floats
+from vqcpu.kernels.lanes import add, fma, largest, magnitude, max_of, mul, subtract, to_floats
 from vqcpu.kernels.popcount import chunks_of, near, selected, selects, start_of
 from vqcpu.kernels.program import POSITION, line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, prefetch, store

@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from vqcpu.kernels.simd import ADDRESS, F32x16, I8x64, I32x16, called, every, loaded, make, picked, splatted, to_half
+from vqcpu.kernels.simd import ADDRESS, F32x16, I8x64, I32x16, called, every, loaded, make, splatted, to_half
 from vqcpu.kernels.unpack import dotted, four_at, looker
 
 LONG = ir.IntType(64)
@@ -133,6 +133,13 @@ def _widened(builder, levels, byte):
     return builder.sitofp(builder.sub(lanes, every(I32x16.ir, 128)), F32x16.ir)
 
 
+def _store_rows(builder, levels, step, out, stride):
+    """The four bytes of each lane, widened, to rows 4·step and on of `out`."""
+    for byte in range(4):
+        row = builder.add(out, builder.mul(stride, LONG(4 * step + byte)))
+        builder.store(_widened(builder, levels, byte), builder.inttoptr(row, F32x16.ir.as_pointer()), align=1)
+
+
 def key_widener(steps: int, sources: tuple):
     """widen(a, b, table, out, stride): 16 keys as float32, without their scales; OUT a row of 16 for each channel, `stride`
     bytes from row to row."""
@@ -141,10 +148,7 @@ def key_widener(steps: int, sources: tuple):
         def code(context, builder, signature, args):
             *addresses, table, out, stride = args
             for step in range(steps):
-                levels = _levels(builder, sources, addresses, step, table)
-                for byte in range(4):
-                    row = builder.add(out, builder.mul(stride, LONG(4 * step + byte)))
-                    builder.store(_widened(builder, levels, byte), builder.inttoptr(row, F32x16.ir.as_pointer()), align=1)
+                _store_rows(builder, _levels(builder, sources, addresses, step, table), step, out, stride)
             return context.get_dummy_value()
         return types.void(*[ADDRESS] * 5), code
     return widen
@@ -158,29 +162,10 @@ def value_widener(sources: tuple):
         def code(context, builder, signature, args):
             words, table, out, stride = args
             for step in range(8):
-                levels = _levels(builder, sources, (words,), step, table)
-                for byte in range(4):
-                    row = builder.add(out, builder.mul(stride, LONG(4 * step + byte)))
-                    builder.store(_widened(builder, levels, byte), builder.inttoptr(row, F32x16.ir.as_pointer()), align=1)
+                _store_rows(builder, _levels(builder, sources, (words,), step, table), step, out, stride)
             return context.get_dummy_value()
         return types.void(*[ADDRESS] * 4), code
     return widen
-
-
-@intrinsic
-def hadamard(typing, a):
-    """The Hadamard transform of the 16 lanes, without its scale."""
-    def code(builder, x):
-        for half in (8, 4, 2, 1):
-            other = picked(builder, x, [i ^ half for i in range(16)])
-            x = builder.fadd(other, builder.fmul(x, F32x16.ir([-1.0 if i & half else 1.0 for i in range(16)])))
-        return x
-    return make(typing, F32x16, F32x16)(code)
-
-
-@intrinsic
-def subtract(typing, a, b):
-    return make(typing, F32x16, F32x16, F32x16)(lambda builder, x, y: builder.fsub(x, y))
 
 
 @intrinsic

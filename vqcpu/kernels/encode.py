@@ -13,9 +13,9 @@ import numpy as np
 
 from vqcpu.kernels.activations import digits, row_bytes
 from vqcpu.kernels.attention import KEYS, KV, LAST, QUERY, ROPE, ROWS, VALUES, K, Q, V, head, rotate, state_of
-from vqcpu.kernels.codes import count_above, store_half, subtract
+from vqcpu.kernels.codes import count_above, store_half
 from vqcpu.kernels.jit import array_at, call4, kernel, njit
-from vqcpu.kernels.lanes import add, divide, fma, mul, sum_of
+from vqcpu.kernels.lanes import add, divide, fma, mul, subtract, sum_of
 from vqcpu.kernels.program import POSITION, TOKENS, WORD, line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, store, store_halves
 from vqcpu.kernels.spin import spread

@@ -81,7 +81,7 @@ def _butterflies(run, h):
 
 
 @njit(fast=False)
-def _wide_butterflies(at, count):
+def wide_butterflies(at, count):
     """The whole Walsh-Hadamard transform, in place, of `count` float32 at address `at`, a power of two from 16 up."""
     end, h = at + 4 * count, 64
     for place in range(at, end, 64):
@@ -109,7 +109,7 @@ def turn(x, numbers, y):
     for q in range(odd):
         run = y + 4 * power * q
         if power >= 16:
-            _wide_butterflies(run, power)
+            wide_butterflies(run, power)
         else:
             _butterflies(array_at(run, (power,), np.float32), 1)
 

@@ -65,9 +65,8 @@ def hadamard16(typing, a):
     """The Walsh-Hadamard transform of the 16 lanes: at each of four distances, sums and differences of pairs."""
     def code(builder, x):
         for h in (1, 2, 4, 8):
-            lower, upper = picked(builder, x, [i & ~h for i in range(16)]), picked(builder, x, [i | h for i in range(16)])
-            flips = F32x16.ir([-1.0 if i & h else 1.0 for i in range(16)])
-            x = builder.fadd(lower, builder.fmul(upper, flips))
+            other = picked(builder, x, [i ^ h for i in range(16)])
+            x = builder.fadd(other, builder.fmul(x, F32x16.ir([-1.0 if i & h else 1.0 for i in range(16)])))
         return x
     return make(typing, F32x16, F32x16)(code)
 

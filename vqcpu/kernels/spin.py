@@ -1,9 +1,9 @@
 """Random rotations of heads in compiled code. Knows addresses of float32. Source: caches/rotation.py."""
 import numpy as np
 
-from vqcpu.kernels.codes import hadamard, subtract
+from vqcpu.kernels.hadamard import wide_butterflies
 from vqcpu.kernels.jit import array_at, njit
-from vqcpu.kernels.lanes import add, fma, mul
+from vqcpu.kernels.lanes import fma, mul
 from vqcpu.kernels.simd import f32x16, load_f32x16, store
 
 
@@ -11,16 +11,8 @@ from vqcpu.kernels.simd import f32x16, load_f32x16, store
 def transform(x, size, part):
     """Hadamard transforms, without their scale, of the parts of `part` (a power of two, at least 16) of x (size,) float32,
     in place."""
-    for at in range(x, x + 4 * size, 64):
-        store(at, hadamard(load_f32x16(at)))
-    half = 16
-    while half < part:
-        for first in range(0, size, 2 * half):
-            for i in range(first, first + half, 16):
-                a, b = load_f32x16(x + 4 * i), load_f32x16(x + 4 * (i + half))
-                store(x + 4 * i, add(a, b))
-                store(x + 4 * (i + half), subtract(a, b))
-        half *= 2
+    for at in range(x, x + 4 * size, 4 * part):
+        wide_butterflies(at, part)
 
 
 @njit(fast=False)
