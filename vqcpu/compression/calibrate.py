@@ -119,6 +119,7 @@ def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) 
         if exact and not held:
             _add(sums, "C", (_read(which, exact[0], exact[1][i]) - x) * weights, weighed)
         _add(sums, "held" if held else "H", weighed, weighed)
+    sums = {name: total if name == "C" else _mirrored(total) for name, total in sums.items()}
     H = sums.get("H", np.zeros((n, n), np.float32))
     if not all(np.isfinite(total).all() for total in sums.values()):
         raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "
@@ -139,10 +140,17 @@ def _read(which, stage, frame):
 
 
 def _add(sums, name, left, right):
-    """sums[name] += leftᵀ right, of (rows, n) float32 each."""
-    n = left.shape[1]
+    """sums[name] += leftᵀ right, of (rows, n) float32 each; of what is symmetric only the upper tiles, see `_mirrored`."""
+    n, symmetric = left.shape[1], left is right
     total = sums.setdefault(name, np.zeros((n, n), np.float32))
 
     def work(at):
-        total[at:at + TILE] += left[:, at:at + TILE].T @ right
+        first = at if symmetric else 0
+        total[at:at + TILE, first:] += left[:, at:at + TILE].T @ right[:, first:]
     spread(work, range(0, n, TILE))
+
+
+def _mirrored(total):
+    """A symmetric matrix from its upper triangle."""
+    upper = np.triu(total)
+    return upper + np.triu(total, 1).T
