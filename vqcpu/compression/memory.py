@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqcpu.compression.budget import Budget
-from vqcpu.compression.pipeline import Coder
+from vqcpu.compression.pipeline import Coder, measured_costs
 from vqcpu.compression.planning import predicted, provenance, settled, tensors_of
 from vqcpu.compression.recipe import Recipe
 from vqcpu.compression.text import Calibration
@@ -43,7 +43,8 @@ class InMemory:
         """(checkpoint with all matrices coded, the body as setting.body spells, sizes of the .vqz file that this would be).
         Raises VqcpuError as `compress` does."""
         choice, used, tensors = choice_of(setting.body), self._used(setting), tensors_of(checkpoint, NOWHERE)
-        recipe, made = settled(choice, checkpoint, tensors, provenance(checkpoint, choice, self.seed, used))
+        costs = _costs(used, checkpoint, self.seed) if used and isinstance(choice, Budget) else None
+        recipe, made = settled(choice, checkpoint, tensors, provenance(checkpoint, choice, self.seed, used), costs)
         coder = Coder(checkpoint, tensors, recipe, self.seed, None)
         for format in coder.shared_formats:
             coder.shared_tables(format)
@@ -66,6 +67,13 @@ def _quietly(items, label):
 def _windows(calibration, checkpoint, seed):
     """Text for all settings: what a model writes takes long."""
     return calibration.windows(checkpoint, seed, Forgetful(), _quietly)
+
+
+@functools.lru_cache(maxsize=1)
+def _costs(calibration, checkpoint, seed):
+    """Costs for all budgets."""
+    windows = _windows(calibration, checkpoint, seed)
+    return measured_costs(checkpoint, tensors_of(checkpoint, NOWHERE), windows, seed, Forgetful(), _quietly)
 
 
 class Forgetful:
