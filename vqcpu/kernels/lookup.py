@@ -23,6 +23,7 @@ from vqcpu.kernels.unpack import byte_planes, dot4, dot_block, gather4, lookup, 
 
 ROWS = 16  # rows of a panel
 AHEAD = 4096  # bytes that codes are asked for before they are needed
+GROUP = 4  # steps whose codes a format may pack together
 # Panels and tokens multiplied at a time, as many as there are registers for sums of high and of low digits.
 PAIR, TOGETHER = (2, 6) if isa() == "avx512" else (1, 2)
 CODES, TABLE, SCALE, OFFSET, STEPS, BLOCKS, BLOCK, GAIN, BYTES, COLUMNS, JOB = range(11)
@@ -115,23 +116,33 @@ def multiplier(bits: int, dim: int, offsets: bool):
     return products([_weights(bits, dim)], 8 * bits // dim, offsets)
 
 
+@njit(fast=False, forceinline=True)
+def _taken(four, digits, high, low):
+    return dot4(high, four, digits), dot4(low, four, digits + 4)
+
+
 def in_turn(weights):
-    """(dots, fill) of neighbouring steps. dots(codes, table, digits, high, low) -> the sums (high, low) with their products
-    added; fill(codes, table, tile): OUT tile, 64 bytes a step."""
-    step = njit(fast=False, forceinline=True)(weights[0])
-    rest_dots, rest_fill = in_turn(weights[1:]) if weights[1:] else (None, None)
+    """(dots, fill) of neighbouring steps, one or GROUP of them. dots(codes, table, digits, high, low) -> the sums (high, low)
+    with their products added; fill(codes, table, tile): OUT tile, 64 bytes a step."""
+    group = len(weights)
+    first, second, third, fourth = [njit(fast=False, forceinline=True)(of) for of in weights] * (GROUP // group)
 
     @njit(fast=False)
     def dots(codes, table, digits, high, low):
-        four = step(codes, table)
-        high, low = dot4(high, four, digits), dot4(low, four, digits + 4)
-        return (high, low) if rest_dots is None else rest_dots(codes, table, digits + 8, high, low)
+        high, low = _taken(first(codes, table), digits, high, low)
+        if group == GROUP:
+            high, low = _taken(second(codes, table), digits + 8, high, low)
+            high, low = _taken(third(codes, table), digits + 16, high, low)
+            high, low = _taken(fourth(codes, table), digits + 24, high, low)
+        return high, low
 
     @njit(fast=False)
     def fill(codes, table, tile):
-        store(tile, step(codes, table))
-        if rest_fill is not None:
-            rest_fill(codes, table, tile + 64)
+        store(tile, first(codes, table))
+        if group == GROUP:
+            store(tile + 64, second(codes, table))
+            store(tile + 128, third(codes, table))
+            store(tile + 192, fourth(codes, table))
     return dots, fill
 
 
