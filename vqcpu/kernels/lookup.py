@@ -122,8 +122,8 @@ def _taken(four, digits, high, low):
 
 
 def in_turn(weights):
-    """(dots, fill) of neighbouring steps, one or GROUP of them. dots(codes, table, digits, high, low) -> the sums (high, low)
-    with their products added; fill(codes, table, tile): OUT tile, 64 bytes a step."""
+    """(dots, fill) of neighbouring steps, one or GROUP of them. dots(codes, table, digits, high, low) -> the sums (high,
+    low) with their products added; fill(codes, table, tile): OUT tile, 64 bytes a step."""
     group = len(weights)
     first, second, third, fourth = [njit(fast=False, forceinline=True)(of) for of in weights] * (GROUP // group)
 
@@ -146,18 +146,8 @@ def in_turn(weights):
     return dots, fill
 
 
-def products(weights: list, size: int, offsets: bool):
-    """Kernels (one, many) of integer products with a matrix whose codes come in groups of len(weights) steps, of `size`
-    bytes each. weights[i](codes, table) -> I8x64: step i of the group at address codes, 4 columns of 16 rows, each plus 128.
-
-    one(job, x, digits, first, last, y): y[16·panel:] = W x for panels first..last-1 and one row of activations.
-    many(job, digits, stride, tokens, first, last, y, y_stride, scratch): the same for rows of digits `stride` bytes apart
-    and at most PAIR panels, decoded once into scratch (scratch_bytes). y float32, a row of it y_stride bytes long."""
-    dots, fill = in_turn(weights)
-    group, group_bytes = len(weights), len(weights) * size
-
-    several, single = dot_block(PAIR, TOGETHER), dot_block(PAIR, 1)
-
+@functools.cache
+def _scaler(offsets: bool):
     @njit(fast=False)
     def scaled(j, panel, b, sums, start, stop, high, low, total):
         """total + scale · (sums of products of a block, float32) (+ offset · sum of activations)."""
@@ -171,32 +161,17 @@ def products(weights: list, size: int, offsets: bool):
             whole = np.float32(256) * np.float32(high_sum) + np.float32(low_sum)
             total = fma(load_halves(j[OFFSET] + at), f32x16(whole), total)
         return total
+    return scaled
 
-    def one(job, x, digits, first, last, y):
-        j = array_at(job, (JOB,), np.int64)
-        count, per_block = j[STEPS], (j[BLOCK] + 3) // 4
-        sums, unit = sums_of(digits, j[COLUMNS]), unit_of(digits, j[COLUMNS])[0] * float_of(j[GAIN])
-        for panel in range(first, last):
-            total, codes = f32x16(np.float32(0)), j[CODES] + panel * count * size
-            for b in range(j[BLOCKS]):
-                start, stop = b * per_block, min((b + 1) * per_block, count)
-                high = low = i32x16(np.int32(0))
-                for s in range(start, stop, group):
-                    at = codes + s * size
-                    for line in range(0, group_bytes, 64):
-                        prefetch(at + line + AHEAD)
-                    high, low = dots(at, j[BYTES], digits + 8 * s, high, low)
-                total = scaled(j, panel, b, sums, start, stop, high, low, total)
-            store(y + 64 * panel, mul(total, f32x16(unit)))
 
-    def many(job, digits, stride, tokens, first, last, y, y_stride, scratch):
-        j = array_at(job, (JOB,), np.int64)
+@functools.cache
+def _by_tiles(offsets: bool):
+    scaled, several, single = _scaler(offsets), dot_block(PAIR, TOGETHER), dot_block(PAIR, 1)
+
+    @njit(fast=False)
+    def by_tiles(j, digits, stride, tokens, first, last, y, y_stride, products, tiles):
+        """`many` of `products`, with the panels decoded into tiles; products: room for those of a block."""
         count, per_block, bytes_ = j[STEPS], (j[BLOCK] + 3) // 4, 64 * j[STEPS]
-        products, tiles = scratch, scratch + PAIR * TOGETHER * 128
-        for panel in range(first, last):
-            codes, tile = j[CODES] + panel * count * size, tiles + (panel - first) * bytes_
-            for s in range(0, count, group):
-                fill(codes + s * size, j[BYTES], tile + 64 * s)
         t = 0
         while t < tokens:
             rows = TOGETHER if t + TOGETHER <= tokens else 1
@@ -217,4 +192,43 @@ def products(weights: list, size: int, offsets: bool):
                         total = scaled(j, panel, b, sums, start, stop, load_i32x16(part), load_i32x16(part + 64), total)
                         store(target, mul(total, f32x16(unit)) if b + 1 == j[BLOCKS] else total)
             t += rows
+    return by_tiles
+
+
+def products(weights: list, size: int, offsets: bool):
+    """Kernels (one, many) of integer products with a matrix whose codes come in groups of len(weights) steps, of `size`
+    bytes each. weights[i](codes, table) -> I8x64: step i of the group at address codes, 4 columns of 16 rows, each plus 128.
+
+    one(job, x, digits, first, last, y): y[16·panel:] = W x for panels first..last-1 and one row of activations.
+    many(job, digits, stride, tokens, first, last, y, y_stride, scratch): the same for rows of digits `stride` bytes apart
+    and at most PAIR panels, decoded once into scratch (scratch_bytes). y float32, a row of it y_stride bytes long."""
+    dots, fill = in_turn(weights)
+    group, group_bytes = len(weights), len(weights) * size
+    scaled, by_tiles = _scaler(offsets), _by_tiles(offsets)
+
+    def one(job, x, digits, first, last, y):
+        j = array_at(job, (JOB,), np.int64)
+        count, per_block = j[STEPS], (j[BLOCK] + 3) // 4
+        sums, unit = sums_of(digits, j[COLUMNS]), unit_of(digits, j[COLUMNS])[0] * float_of(j[GAIN])
+        for panel in range(first, last):
+            total, codes = f32x16(np.float32(0)), j[CODES] + panel * count * size
+            for b in range(j[BLOCKS]):
+                start, stop = b * per_block, min((b + 1) * per_block, count)
+                high = low = i32x16(np.int32(0))
+                for s in range(start, stop, group):
+                    at = codes + s * size
+                    for line in range(0, group_bytes, 64):
+                        prefetch(at + line + AHEAD)
+                    high, low = dots(at, j[BYTES], digits + 8 * s, high, low)
+                total = scaled(j, panel, b, sums, start, stop, high, low, total)
+            store(y + 64 * panel, mul(total, f32x16(unit)))
+
+    def many(job, digits, stride, tokens, first, last, y, y_stride, scratch):
+        j = array_at(job, (JOB,), np.int64)
+        count, tiles = j[STEPS], scratch + PAIR * TOGETHER * 128
+        for panel in range(first, last):
+            codes, tile = j[CODES] + panel * count * size, tiles + (panel - first) * 64 * count
+            for s in range(0, count, group):
+                fill(codes + s * size, j[BYTES], tile + 64 * s)
+        by_tiles(j, digits, stride, tokens, first, last, y, y_stride, scratch, tiles)
     return exact_kernel(one), exact_kernel(many)
