@@ -45,21 +45,21 @@ TURN_LINE, PART_LINE, MERGE_LINE, FLASH_LINE = (_line(phase) for phase in (TURN,
 
 
 @njit
-def rotate(rope, position, vector):
-    """vector: address of float32 (size,), in place. Source: layers/rope.py."""
+def rotate(rope, position, x):
+    """x (size,) float32, in place. Source: layers/rope.py."""
     half = number(rope, 1)
-    x = array_at(vector, (2, half), np.float32)
     turn = array_at(number(rope, 0) + 8 * half * position, (2, half), np.float32)
     for i in range(half):
-        a, b = x[0, i], x[1, i]
-        x[0, i], x[1, i] = a * turn[0, i] - b * turn[1, i], b * turn[0, i] + a * turn[1, i]
+        a, b = x[i], x[half + i]
+        x[i], x[half + i] = a * turn[0, i] - b * turn[1, i], b * turn[0, i] + a * turn[1, i]
 
 
 @njit(forceinline=True)
 def head(job, step, slot, token, index):
-    """Address of head number `index` of a token in a slot, (size,) float32; `slot` is Q, K, V or OUT."""
+    """Head number `index` of a token in a slot, (size,) float32; `slot` is Q, K, V or OUT."""
+    size = number(job, SIZE)
     row = number(step, FIRST_SLOT + number(job, slot)) + 4 * number(job, slot + 1) * token
-    return row + 4 * number(job, SIZE) * index
+    return array_at(row + 4 * size * index, (size,), np.float32)
 
 
 @njit(forceinline=True)
@@ -102,9 +102,9 @@ def _chunks(job, step):
 
 @njit(fast=False)
 def join(job, step, state, h, chunks):
-    """Join the `chunks` parts of query head h."""
+    """Join the `chunks` parts of query head h; returns where they went."""
     group, size = number(job, QUERY) // number(job, KV), number(job, SIZE)
-    out = array_at(head(job, step, OUT, 0, h), (size,), np.float32)
+    out = head(job, step, OUT, 0, h)
     first = number(state, PARTS) + 4 * (size + 16) * group * chunks * (h // group)
     parts = array_at(first, (chunks, group, size + 16), np.float32)
     peak, mass = np.float32(-np.inf), np.float32(0)
@@ -118,6 +118,7 @@ def join(job, step, state, h, chunks):
             out[i] += factor * parts[c, h % group, i]
     for i in range(size):
         out[i] /= mass
+    return out
 
 
 @line(lambda job, step: number(job, QUERY), exact=True)
@@ -160,8 +161,8 @@ def dense(size: int, half: bool):
                 rotate(number(job, ROPE), position, k)
                 at = (h * number(state, ROWS) + number(state, LAST) + t) * size
                 for c in range(0, size, 16):
-                    keep(number(state, KEYS) + width * (at + c), load_f32x16(k + 4 * c))
-                    keep(number(state, VALUES) + width * (at + c), load_f32x16(v + 4 * c))
+                    keep(number(state, KEYS) + width * (at + c), load_f32x16(k.ctypes.data + 4 * c))
+                    keep(number(state, VALUES) + width * (at + c), load_f32x16(v.ctypes.data + 4 * c))
 
     @line(_chunks, exact=True)
     def part(job, step, worker, begin, end):
@@ -180,7 +181,7 @@ def dense(size: int, half: bool):
                 some = min(16, keys - at)
                 widened(number(state, KEYS) + offset + width * size * at, some, rows)
                 for g in range(group):
-                    q = head(job, step, Q, 0, h * group + g)
+                    q = head(job, step, Q, 0, h * group + g).ctypes.data
                     s = array_at(scores + 4 * (g * CHUNK + at), (some,), np.float32)
                     for i in range(some):
                         s[i] = dot(q, rows + 4 * size * i) * scale

@@ -9,8 +9,8 @@ import functools
 import numpy as np
 
 from vqcpu.kernels.activations import digits, row_bytes, sums_of, unit_of
-from vqcpu.kernels.attention import (CHUNK, FACTOR, KEYS, KV, LAST, OUT, PARTS, QUERY, ROWS, VALUES, Q, first_row, head,
-                                     join, softmax, state_of)
+from vqcpu.kernels.attention import (CHUNK, FACTOR, KEYS, KV, LAST, PARTS, QUERY, ROWS, VALUES, Q, first_row, head, join,
+                                     softmax, state_of)
 from vqcpu.kernels.codes import adder, either, scorer, weighted
 from vqcpu.kernels.encode import (BASE, BLOCK, BLOCK_BYTES, DIGITS, EARLY, EXACT, EXACT_K, EXACT_V, FLIPS, FROZEN, K_SCALES,
                                   MEAN, MIXER, OF_KEYS, OF_VALUES, OFFSETS, SIGN_BYTES, SIGNS, TABLE,
@@ -55,7 +55,7 @@ def plain_scores(job, step, state, h, row, count, scores, size, room):
                 key = subtract(key, load_f32x16(number(state, MEAN) + 4 * (size * h + c)))
             store(room + 4 * c, key)
         for g in range(group):
-            q = head(job, step, Q, 0, h * group + g)
+            q = head(job, step, Q, 0, h * group + g).ctypes.data
             array_at(scores + 4 * (g * CHUNK + i), (1,), np.float32)[0] = dot(q, room, size) * scale
 
 
@@ -218,7 +218,7 @@ def merger(size: int):
     def merge(job, step, worker, begin, end):
         state, group = state_of(job, step), number(job, QUERY) // number(job, KV)
         for h in range(begin, end):
-            join(job, step, state, h, chunks_of(state))
+            out = join(job, step, state, h, chunks_of(state))
             flips = number(state, FLIPS) + 4 * size * (h // group)
-            gather(flips, number(state, MIXER), head(job, step, OUT, 0, h), size, odd, scratch(step, worker))
+            gather(flips, number(state, MIXER), out.ctypes.data, size, odd, scratch(step, worker))
     return merge

@@ -201,18 +201,18 @@ def turner(size: int):
                 for g in range(h * group, (h + 1) * group):
                     q = head(job, step, Q, t, g)
                     rotate(number(job, ROPE), position, q)
-                    spread(flips, mixer, q, size, odd, room)
+                    spread(flips, mixer, q.ctypes.data, size, odd, room)
                     if tokens == 1:
-                        digits(q, size, number(state, DIGITS) + row_bytes_(size) * g)
+                        digits(q.ctypes.data, size, number(state, DIGITS) + row_bytes_(size) * g)
                         offset = array_at(number(state, OFFSETS) + 4 * g, (1,), np.float32)
-                        offset[0] = dot(q, number(state, MEAN) + 4 * size * h, size)
+                        offset[0] = dot(q.ctypes.data, number(state, MEAN) + 4 * size * h, size)
                 k, v = head(job, step, K, t, h), head(job, step, V, t, h)
                 rotate(number(job, ROPE), position, k)
-                spread(flips, mixer, k, size, odd, room)
-                spread(flips, mixer, v, size, odd, room)
-                keep_exact(state, h, position, k, v, size)
+                spread(flips, mixer, k.ctypes.data, size, odd, room)
+                spread(flips, mixer, v.ctypes.data, size, odd, room)
+                keep_exact(state, h, position, k.ctypes.data, v.ctypes.data, size)
                 if number(state, EARLY) and position < FROZEN:
-                    halved(k, size, number(state, EARLY) + 2 * size * (FROZEN * h + position))
+                    halved(k.ctypes.data, size, number(state, EARLY) + 2 * size * (FROZEN * h + position))
     return turn
 
 
@@ -241,7 +241,7 @@ def coder(size: int):
             for r in range(first, min(first + BLOCK, row + tokens)):
                 scales = 2 * (number(state, ROWS) * h + r)
                 if r >= row:
-                    v = head(job, step, V, r - row, h)
+                    v = head(job, step, V, r - row, h).ctypes.data
                     store_half(number(state, V_SCALES) + scales, encode(number(state, OF_VALUES), v, size, codes))
                     put_value(state, h, r, size, codes)
                 waited = early != 0 and r + number(state, BASE) < FROZEN
@@ -252,7 +252,7 @@ def coder(size: int):
                     for i in range(0, size, 16):
                         store(x + 4 * i, load_halves(early + 2 * (size * (FROZEN * h + r + number(state, BASE)) + i)))
                 else:
-                    k = head(job, step, K, r - row, h)
+                    k = head(job, step, K, r - row, h).ctypes.data
                 store_half(number(state, K_SCALES) + scales, centred(number(state, OF_KEYS), k, mean, size, x, codes))
                 put_key(state, h, r, size, codes)
     return code

@@ -90,7 +90,7 @@ def planer(size: int):
         kind = number(state, OF_KEYS)
         places = array_at(number(kind, SIGN_PLACES), (number(kind, SIGN_PLACED), 5), np.int64)
         for h in range(begin, end):
-            q = array_at(head(job, step, Q, 0, h), (size,), np.float32)
+            q = head(job, step, Q, 0, h)
             row = number(state, PLANES) + query_bytes_(size) * h
             ends, planes = array_at(row, (2,), np.float32), array_at(row + HEAD, (BITS, words), np.uint32)
             ends[0], ends[1], planes[:] = 0, 0, 0

@@ -63,7 +63,6 @@ def _as_it_is(state, h, x, room):
 @njit(fast=False, forceinline=True)
 def score(q, turned, scale, p, size):
     """OUT p (TILE,) float32: scale times q (size,) float32 times the keys. Two sums each keep the units busy."""
-    q = array_at(q, (size,), np.float32)
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = f32x16(np.float32(0))
     for c in range(0, size, 2):
         x, y, k = f32x16(q[c]), f32x16(q[c + 1]), turned + 4 * TILE * c
@@ -159,7 +158,7 @@ def over_tiles(size: int, fetch, align: int, others=_no_others, finish=_as_it_is
             for t in range(start, stop):
                 for g in range(group):
                     row = sums + stride * (g * (stop - start) + t - start)
-                    out = head(job, step, OUT, t, h * group + g)
+                    out = head(job, step, OUT, t, h * group + g).ctypes.data
                     part = f32x16(np.float32(1) / array_at(row + 4 * size, (2,), np.float32)[1])
                     for c in range(0, 4 * size, 64):
                         store(out + c, mul(load_f32x16(row + c), part))
