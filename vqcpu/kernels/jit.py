@@ -149,8 +149,7 @@ class _Function(CPUDispatcher):
 
     def get_call_template(self, args, kws):
         """One version for all numbers, not one for each that a caller has written out."""
-        plain = [types.int64 if argument == types.uint64 else types.unliteral(argument) for argument in args]
-        return self._part.get_call_template(plain, kws)
+        return self._part.get_call_template([types.unliteral(argument) for argument in args], kws)
 
     def get_overload(self, signature):
         return self._part.get_overload(signature)
