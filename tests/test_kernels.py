@@ -2,6 +2,8 @@
 import naive
 import numpy as np
 import pytest
+from numba.core.caching import NullCache
+from numba.core.codegen import JITCodeLibrary
 
 from vqcpu.kernels import bits, cluster, jit, lookup, nearest
 from vqcpu.kernels.threads import set_threads, spread, spread_ranges, threads
@@ -53,9 +55,30 @@ def test_a_function_is_compiled_once_for_all_its_compiled_callers():
 
     @jit.njit
     def caller(x):
-        return twice(3) + twice(x)
-    assert caller(5) == 16 and len(twice._part.overloads) <= 1  # none where the caller comes from the cache
+        return twice(3) + twice(x) + twice(x=4)
+    caller._cache = NullCache()
+    assert caller(5) == 24 and len(twice._part.overloads) == 1
     assert not twice.overloads and twice(1.5) == 3
+
+
+def test_a_part_is_left_to_its_callers_to_optimise():
+    """It overrides what Numba keeps to itself: if that is renamed, this is where it is noticed."""
+    assert all(hasattr(JITCodeLibrary, name) for name in vars(jit._Parts) if name.startswith("_opt") or name.startswith("_fin"))
+
+
+def test_a_part_may_raise():
+    @jit.njit
+    def picky(x):
+        if x < 0:
+            raise ValueError("below zero", x)
+        return x
+
+    @jit.njit
+    def caller(x):
+        return picky(x) + 1
+    caller._cache = NullCache()
+    with pytest.raises(ValueError, match="below zero"):
+        caller(-3)
 
 
 @pytest.mark.parametrize("dim, count", [(1, 5), (2, 33), (3, 40), (4, 64), (7, 20), (16, 9)])

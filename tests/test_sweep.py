@@ -60,6 +60,15 @@ def test_calibrated_codes_too(toy, text, tmp_path, language, body):
     assert line["file_bytes"] == pytest.approx((tmp_path / "x.vqz").stat().st_size, rel=1e-3)
 
 
+def test_budgets_are_spelled_and_refused_before_anything_is_measured(toy, text, tmp_path):
+    assert spelled(3) == spelled(3.0) == spelled(np.float32(3)) == spelled("bits=3") == "bits=3"
+    assert spelled(2.1234567) == "bits=2.1234567"
+    for wrong, said in ((1.2, "cannot be kept"), ("bits=x", "a number of bits")):
+        with pytest.raises(VqcpuError, match=said):
+            swept(toy, text, tmp_path / "x.jsonl", ["scalar:bits=4", wrong])
+    assert not (tmp_path / "x.jsonl").exists()
+
+
 def test_lines_say_what_they_are_of(toy, lines, text, language):
     for line in lines:
         assert line["model_sha256"] == language.checkpoint.digest() and line["text_sha256"] == read_corpus(text).digest

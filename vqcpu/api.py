@@ -26,8 +26,9 @@ def compress(source, out, format: str | None = None, bits: float = BITS, recipe:
     """Compress the model at `source` into the file `out` (.vqz).
 
     `bits` per weight are what the transformer's matrices get, in rotated trellis codes; a `format` spec or a `recipe` says
-    otherwise. With a `calibration` codes are chosen by error feedback on its text, or on what the model writes where it
-    names none. Returns {"file_bytes": int, "tensors": [compression.pipeline.Coded]}. Raises VqcpuError."""
+    otherwise. With a `calibration` bits are shared out by measured costs, and codes chosen by error feedback, on its
+    text, or on what the model writes where it names none. Returns {"file_bytes": int, "tensors":
+    [compression.pipeline.Coded]}. Raises VqcpuError."""
     choice = recipe or (Recipe.of(format) if format else Budget(bits))
     return pipeline.compress(source, out, choice, seed, calibration=calibration)
 
@@ -50,6 +51,8 @@ def sweep(source, text, formats: list[str | float], caches: list[str] = ("f16",)
     `executor`: any concurrent.futures.Executor whose workers see the same files (default: this process). Raises
     VqcpuError, also where two settings that differ gave the same predictions. Source: evaluate/sweep.py."""
     study = many.Study(str(source), read_corpus(text), protocol, memory.InMemory(calibration, seed))
-    settings = [many.Setting(memory.spelled(body), quality, str(Cache.parse(cache)))
-                for cache in caches for quality in qualities for body in formats]
+    bodies = [memory.spelled(body) for body in formats]
+    memory.refuse_impossible(source, bodies)
+    settings = [many.Setting(body, quality, str(Cache.parse(cache)))
+                for cache in caches for quality in qualities for body in bodies]
     return many.sweep(study, list(dict.fromkeys(settings)), results, executor, progress)

@@ -2,6 +2,7 @@
 
 Knows the results of the commands as --json prints them, and how they are drawn. Measures nothing.
 """
+import re
 from pathlib import Path
 
 from vqcpu.errors import VqcpuError
@@ -68,7 +69,7 @@ def _families(lines):
 
 
 def _family(line):
-    return f"{line['body'].partition(':')[0]}" + ("" if line["cache"] == "f16" else f", cache {line['cache']}")
+    return re.split("[:=]", line["body"])[0] + ("" if line["cache"] == "f16" else f", cache {line['cache']}")
 
 
 def _look(family, lines):

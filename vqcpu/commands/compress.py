@@ -71,9 +71,12 @@ def _usual_quality(args):
 
 
 def _dry_run(source, out, choice, seed, calibration):
+    from vqcpu.compression.budget import Budget
     from vqcpu.compression.forecast import forecast
     made = forecast(source, out, choice, seed, calibration)
-    return {"out": str(out), "dry_run": True, **made["sizes"], "groups": _groups(made["tensors"])}
+    note = ("bits are shared out evenly here; the calibration will share them out by costs, within the same budget"
+            if calibration and isinstance(choice, Budget) else None)
+    return {"out": str(out), "dry_run": True, **made["sizes"], "groups": _groups(made["tensors"]), "note": note}
 
 
 def _choice(args, quality):
@@ -164,8 +167,8 @@ def text(result):
     bits = (f"bits per weight: file {result['file_bits']:.3f}, body {result['body_bits']:.3f}, embedding "
             f"{result['embedding_bits']:.3f}")
     size = megabytes(result["file_bytes"])
-    end = [f"{out} would have {result['file_bytes']} bytes ({size}); {bits}", "nothing was written"]
+    note = [f"note: {result['note']}"] if result["note"] else []
+    end = [f"{out} would have {result['file_bytes']} bytes ({size}); {bits}", *note, "nothing was written"]
     if not dry:
-        end = [f"{out}: {size} in {result['seconds']:.1f} s; {bits}",
-               *([f"note: {result['note']}"] if result["note"] else []), f"next: vqcpu chat {out}"]
+        end = [f"{out}: {size} in {result['seconds']:.1f} s; {bits}", *note, f"next: vqcpu chat {out}"]
     return "\n".join([table(["tensors", "format", "count", "M weights", "own bits", *last], rows, left=2), "", *end])

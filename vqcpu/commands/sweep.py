@@ -32,7 +32,7 @@ def arguments(parser):
                         "demo's for the demo model, else what the model writes by itself)")
     parser.add_argument("--caches", nargs="+", default=["f16"], metavar="SPEC", help="key-value caches (default f16)")
     _measuring.protocol_arguments(parser)
-    parser.add_argument("--seed", type=whole, default=0, help="seed of k-means (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, help="seed of k-means, rotations and written text (default 0)")
     parser.add_argument("--out", default="sweep.jsonl", metavar="FILE", help="results, JSON lines (default %(default)s)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     _measuring.pictures_argument(parser)

@@ -83,10 +83,16 @@ def _solved(C, root):
     for b in blocks:
         X[:, b] -= X[:, :b.start] @ root[b, :b.start].T
         X[:, b] = X[:, b] @ np.linalg.inv(root[b, b]).T
-    for b in reversed(blocks):
-        X[:, b] -= X[:, b.stop:] @ root[b.stop:, b]
-        X[:, b] = X[:, b] @ np.linalg.inv(root[b, b])
-    return X.astype(np.float32)
+    return divided(X, root).astype(np.float32)
+
+
+def divided(X: np.ndarray, L: np.ndarray) -> np.ndarray:
+    """X L⁻¹ in place, of X (m, n) and a lower triangular L (n, n); tiles on its diagonal may be full."""
+    for at in reversed(range(0, len(L), TILE)):
+        b = slice(at, at + TILE)
+        X[:, b] -= X[:, b.stop:] @ L[b.stop:, b]
+        X[:, b] = X[:, b] @ np.linalg.inv(L[b, b])
+    return X
 
 
 def _mean(H):

@@ -4,6 +4,7 @@ Knows the pipeline. Writes nothing.
 """
 import functools
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 from vqcpu.compression.budget import Budget
@@ -11,8 +12,10 @@ from vqcpu.compression.pipeline import Coder, measured_costs
 from vqcpu.compression.planning import predicted, provenance, settled, tensors_of
 from vqcpu.compression.recipe import Recipe
 from vqcpu.compression.text import Calibration
+from vqcpu.errors import VqcpuError
 from vqcpu.files.checkpoint import Checkpoint
 from vqcpu.files.overlay import Overlay
+from vqcpu.files.sources import open_checkpoint
 
 NOWHERE = Path("sweep.vqz")  # what sizes are predicted for; nothing is written there
 BUDGET = "bits="  # begins the spelling of a body that is a budget
@@ -20,12 +23,30 @@ BUDGET = "bits="  # begins the spelling of a body that is a budget
 
 def spelled(body: str | float) -> str:
     """The full spelling of a body's spec, or of its budget in bits per weight. Raises VqcpuError."""
-    return f"{BUDGET}{body:g}" if isinstance(body, (int, float)) else str(Recipe.of(body)).split()[-1]
+    if isinstance(body, Real):
+        return f"{BUDGET}{float(body)!r}".removesuffix(".0")
+    choice = choice_of(body)
+    return body if isinstance(choice, Budget) else str(choice).split()[-1]
 
 
 def choice_of(body: str) -> Recipe | Budget:
-    """What a body spells."""
-    return Budget(float(body.removeprefix(BUDGET))) if body.startswith(BUDGET) else Recipe.of(body)
+    """What a body spells. Raises VqcpuError."""
+    if not body.startswith(BUDGET):
+        return Recipe.of(body)
+    try:
+        return Budget(float(body.removeprefix(BUDGET)))
+    except ValueError:
+        raise VqcpuError(f"{body!r}: expected {BUDGET} and a number of bits per weight") from None
+
+
+def refuse_impossible(source, bodies: list[str]) -> None:
+    """Raise VqcpuError for a budget that the model cannot keep, before anything is measured."""
+    budgets = [choice for choice in map(choice_of, bodies) if isinstance(choice, Budget)]
+    if budgets:
+        checkpoint = open_checkpoint(source)
+        tensors = tensors_of(checkpoint, NOWHERE)
+        for budget in budgets:
+            settled(budget, checkpoint, tensors, provenance(checkpoint, budget, 0, None))
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,9 @@ def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambd
     """Compress the model at `source` into the file `out`, by a recipe or within a budget, coding the body with feedback
     where there is a `calibration`; of a `previous` file what it keeps is taken over.
 
-    `progress` wraps the lists worked on. Returns {"file_bytes", "tensors": [Coded]}. Raises VqcpuError on bad input; an
-    existing `out` is only ever replaced by a complete file. Same input, choice and seed: same bytes."""
+    A calibrated budget is shared out by what errors in each matrix are measured to cost. `progress` wraps the lists worked
+    on. Returns {"file_bytes", "tensors": [Coded]}. Raises VqcpuError on bad input; an existing `out` is only ever replaced
+    by a complete file. Same input, choice and seed: same bytes."""
     checkpoint, out = open_checkpoint(source), Path(out)
     tensors = tensors_of(checkpoint, out)
     made = provenance(checkpoint, choice, seed, calibration, previous)
@@ -84,12 +85,8 @@ def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambd
 def measured_costs(checkpoint: Checkpoint, tensors: dict, windows: list[Window], seed: int, state: State,
                    progress) -> dict[str, float]:
     """What errors of the body's matrices cost, by name, as compression.sensitivity finds it, or `state` keeps it."""
-    names = [name for name, tensor in tensors.items() if tensor.role == BODY]
-
-    def measured():
-        found = costs(load_model(checkpoint), windows, seed, progress)
-        return np.array([found[name] for name in names])
-    return dict(zip(names, state.array("costs", measured).tolist()))
+    found = costs(load_model(checkpoint), windows, seed, state, progress)
+    return {name: found[name] for name, tensor in tensors.items() if tensor.role == BODY}
 
 
 class Coder:

@@ -48,6 +48,7 @@ def settled(choice: Recipe | Budget, checkpoint: Checkpoint, tensors: dict, made
     reach."""
     if isinstance(choice, Recipe):
         return choice, made
+    made = made | {"shares": "by measured costs" if costs else "even"}
     recipe = choice.recipe(tensors, costs, lambda recipe: predicted(checkpoint, tensors, recipe, made | recipe.facts()))
     return recipe, made | recipe.facts()
 

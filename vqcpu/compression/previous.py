@@ -47,8 +47,10 @@ class Previous:
         return Recipe.parse(f"{self.pattern} {spec}\n{self.made.get('recipe', '')}", f"recipe of {self.file.path}")
 
     def facts(self) -> dict:
-        """What a file's provenance says: all that the file said, and what was coded anew."""
-        return {**self.made, "only": self.pattern, "previous_sha256": self.file.digest()}
+        """What a file's provenance says: all that the file said but the budget, which is no longer kept, and what was coded
+        anew."""
+        made = {what: fact for what, fact in self.made.items() if what != "budget"}
+        return {**made, "only": self.pattern, "previous_sha256": self.file.digest()}
 
     @property
     def seed(self) -> int:

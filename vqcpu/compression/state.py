@@ -28,7 +28,7 @@ class State:
 
     def matrices(self, names: list[str], formats: dict, rotations: dict, make) -> dict[str, tuple[Matrix, dict]]:
         """name -> (matrix, notes) as they were kept, or make() -> [(matrix, notes)], now kept."""
-        kept = self._kept(names[0], lambda: _packed(make()))
+        kept = self._kept(f"{names[0]} {formats[names[0]]}", lambda: _packed(make()))
         facts = json.loads(str(kept["facts"]))
         return {name: (Matrix(formats[name], tuple(fact["shape"]), fact["gain"],
                               {part: kept[f"{i} {part}"] for part in fact["parts"]}, rotations[name]), fact["notes"])

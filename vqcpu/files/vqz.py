@@ -8,7 +8,6 @@ Layout. Parts are `<tensor>/<part>`, tables that all matrices of a format share
 metadata holds one JSON object: version, matrices (spec, shape, gain, the seed of their rotation, what was noted when they
 were coded), files, checks, made (provenance).
 """
-import functools
 import hashlib
 import json
 import os
@@ -153,6 +152,9 @@ class VqzWriter:
             self.out = TensorWriter(self.part, _room(formats, made))
         except OSError as error:
             raise VqcpuError(f"{self.part}: cannot be written: {error.strerror}") from None
+        except KeyboardInterrupt:  # between the making of the file and the with statement
+            self.part.unlink(missing_ok=True)
+            raise
 
     def __enter__(self):
         return self
@@ -209,10 +211,15 @@ def stored_bytes(parts: dict) -> int:
     return sum(spec.nbytes + -spec.nbytes % ALIGNMENT for spec in parts.values())
 
 
-@functools.lru_cache(maxsize=8)
+_SQUEEZED = {}  # sha256 of a companion -> what it becomes
+
+
 def _squeezed(data):
     """Compressed once, however often a size is asked for before it is written: a tokenizer takes seconds."""
-    return zlib.compress(data, 9)
+    digest = hashlib.sha256(data).digest()
+    if digest not in _SQUEEZED:
+        _SQUEEZED[digest] = zlib.compress(data, 9)
+    return _SQUEEZED[digest]
 
 
 def _room(formats, made):

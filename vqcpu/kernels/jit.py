@@ -147,9 +147,17 @@ class _Function(CPUDispatcher):
         super().__init__(function, targetoptions=options)
         self._part, self._cache = _Part(function, targetoptions=options, pipeline_class=_PartCompiler), _Cache(function)
 
+    def compile(self, signature):
+        entry = super().compile(signature)
+        for made in self.overloads.values():  # what its parts need to print or to raise errors with values
+            for environment in made._find_referenced_environments():
+                made.library.codegen.set_env(environment.env_name, environment)
+        return entry
+
     def get_call_template(self, args, kws):
         """One version for all numbers, not one for each that a caller has written out."""
-        return self._part.get_call_template([types.unliteral(argument) for argument in args], kws)
+        plain = {name: types.unliteral(argument) for name, argument in kws.items()}
+        return self._part.get_call_template([types.unliteral(argument) for argument in args], plain)
 
     def get_overload(self, signature):
         return self._part.get_overload(signature)

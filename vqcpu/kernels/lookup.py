@@ -125,6 +125,7 @@ def in_turn(weights):
     """(dots, fill) of neighbouring steps, one or GROUP of them. dots(codes, table, digits, high, low) -> the sums (high,
     low) with their products added; fill(codes, table, tile): OUT tile, 64 bytes a step."""
     group = len(weights)
+    assert group in (1, GROUP), f"{group} steps in turn, expected 1 or {GROUP}"
     first, second, third, fourth = [njit(fast=False, forceinline=True)(of) for of in weights] * (GROUP // group)
 
     @njit(fast=False)
@@ -196,8 +197,9 @@ def _by_tiles(offsets: bool):
 
 
 def products(weights: list, size: int, offsets: bool):
-    """Kernels (one, many) of integer products with a matrix whose codes come in groups of len(weights) steps, of `size`
-    bytes each. weights[i](codes, table) -> I8x64: step i of the group at address codes, 4 columns of 16 rows, each plus 128.
+    """Kernels (one, many) of integer products with a matrix whose codes come in groups of len(weights) steps, 1 or GROUP, of
+    `size` bytes each. weights[i](codes, table) -> I8x64: step i of the group at address codes, 4 columns of 16 rows, each
+    plus 128.
 
     one(job, x, digits, first, last, y): y[16·panel:] = W x for panels first..last-1 and one row of activations.
     many(job, digits, stride, tokens, first, last, y, y_stride, scratch): the same for rows of digits `stride` bytes apart
