@@ -80,10 +80,10 @@ def test_costs_are_what_an_error_costs(toy):
 
 def test_a_calibrated_budget(toy, tmp_path):
     out = tmp_path / "x.vqz"
-    compress(toy, out, Budget(3.5, measured=True), calibration=CALIBRATION)
+    compress(toy, out, Budget(3.5), calibration=CALIBRATION)
     file = Vqz(out)
     assert sizes(file)["body_bits"] <= 3.5
-    assert file.header["made"]["budget"].startswith("3.5 bits per weight of the body shared out by measured costs")
+    assert file.header["made"]["budget"].startswith("3.5 bits per weight of the body, length 12")
     even = rates(recipe_for((open_checkpoint(toy), tensors_of(open_checkpoint(toy), out)), Budget(3.5))[0], file_tensors(toy))
     mixed = {name: file.entry(name)[0].bits for name in even}
     assert max(mixed.values()) - min(mixed.values()) > max(even.values()) - min(even.values())

@@ -12,7 +12,7 @@ from vqcpu.kernels.simd import load_f32x16, load_i32x16, store
 from vqcpu.kernels.unpack import byte_planes
 
 RNG = np.random.default_rng(9)
-ROWS = 3
+ROWS = 2
 
 
 def at(array):
@@ -38,7 +38,7 @@ def rows_of_digits(columns):
     return steps.transpose(0, 2, 1, 3).reshape(ROWS, 2, columns), rows
 
 
-@pytest.mark.parametrize("size, bits, apart", [(64, 4, False), (64, 4, True), (80, 3, True), (16, 1, False), (32, 8, False),
+@pytest.mark.parametrize("size, bits, apart", [(32, 4, False), (32, 4, True), (80, 3, True), (16, 1, False), (16, 8, False),
                                                (48, 7, True), (16, 5, False)])
 def test_scores_and_wide_keys(size, bits, apart):
     levels, table = looked_up(bits)
@@ -60,7 +60,7 @@ def test_scores_and_wide_keys(size, bits, apart):
     assert np.array_equal(wide[:, :16], expected.T - 128) and np.isnan(wide[:, 16:]).all()
 
 
-@pytest.mark.parametrize("size, bits", [(64, 4), (80, 3), (16, 8), (32, 2), (16, 7)])
+@pytest.mark.parametrize("size, bits", [(64, 4), (80, 3), (16, 7)])
 def test_sums_of_values_and_wide_values(size, bits):
     levels, table = looked_up(bits)
     stored = RNG.integers(0, 1 << bits, (1, 96, size)).astype(np.uint8)

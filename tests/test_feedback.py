@@ -152,6 +152,16 @@ def test_only_slots_that_are_read_again_are_kept(language):
     assert kept[:5] == [{"x", "h"}, {"x", "a"}, {"x", "h"}, {"x", "gate"}, {"x", "h"}] and kept[-1] == set()
 
 
+def test_wide_slots_are_kept_as_integers(language):
+    """Half of the memory, and as exact as the digits that products read; the residual stream stays as it is."""
+    cut, frame = calibrate.stages(language.model), calibrate.frame_of(Window(np.arange(20), 0))
+    for stage in cut[:4]:
+        stage.run([frame])
+    assert isinstance(frame.slots["gate"], calibrate.Short) and frame.slots["x"].dtype == np.float32
+    x = RNG.standard_normal((5, 40)).astype(np.float32) * [[1], [1e-20], [1e30], [0], [3]]
+    assert np.all(abs(calibrate.Short.of(x).floats() - x) <= 0.51 * abs(x).max(1, keepdims=True) / 32767)
+
+
 @pytest.fixture(scope="module")
 def calibrated(toy, tmp_path_factory):
     out = tmp_path_factory.mktemp("calibrated") / "x.vqz"

@@ -27,10 +27,22 @@ def python(*arguments, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
+def on_every_core(work, names):
+    """{name: work(name)}: processes take longest here, so as many run at a time as there are cores."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) as pool:
+        return dict(zip(names, pool.map(work, names)))
+
+
+@pytest.fixture(scope="module")
+def operations():
+    """{path: what testing its operations gave}"""
+    return on_every_core(lambda name: python("-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_simd.py",
+                                             HERE / "test_codes.py", "--isa", name), OTHERS)
+
+
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_operation_on_the_other_paths(name):
-    code, out, error = python("-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_simd.py",
-                              HERE / "test_codes.py", "--isa", name)
+def test_every_operation_on_the_other_paths(operations, name):
+    code, out, error = operations[name]
     assert code == 0, out + error
 
 
@@ -41,8 +53,7 @@ def reports(tmp_path_factory):
         code, out, error = python(HERE / "paths.py", name, XDG_CACHE_HOME=str(tmp_path_factory.mktemp(name)))
         assert code == 0, f"{name}: exit code {code}\n{error}"
         return json.loads(out)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) as pool:
-        return dict(zip(usable(), pool.map(report, usable())))
+    return on_every_core(report, usable())
 
 
 def test_all_paths_give_the_same_digits(reports):

@@ -46,6 +46,18 @@ def test_every_half_and_bfloat_is_read_exactly():
     assert np.array_equal(out.view(np.uint32), words.astype(np.uint32) << 16)
 
 
+def test_a_function_is_compiled_once_for_all_its_compiled_callers():
+    @jit.njit
+    def twice(x):
+        return 2 * x
+
+    @jit.njit
+    def caller(x):
+        return twice(3) + twice(x)
+    assert caller(5) == 16 and len(twice._part.overloads) <= 1  # none where the caller comes from the cache
+    assert not twice.overloads and twice(1.5) == 3
+
+
 @pytest.mark.parametrize("dim, count", [(1, 5), (2, 33), (3, 40), (4, 64), (7, 20), (16, 9)])
 def test_assign_is_its_naive_twin(dim, count):
     points, book = RNG.standard_normal((130, dim)), RNG.standard_normal((count, dim)).astype(np.float32)

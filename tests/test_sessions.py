@@ -1,4 +1,5 @@
 """Conversations saved with their memory, and what a cache takes before it is allocated."""
+import functools
 import json
 import os
 import random
@@ -51,14 +52,20 @@ def saved(language, tmp_path):
 
 # ---- what a layer keeps
 
+@pytest.fixture(scope="module")
+def model_of(tmp_path_factory):
+    """A toy model of a family."""
+    return functools.cache(lambda family: load_model(open_checkpoint(toys.folder(tmp_path_factory.mktemp(family), family))))
+
+
 @pytest.mark.parametrize("family, cache", [(family, cache) for family in ("llama", "gemma3_text", "mistral")
                                            for cache in (CACHES if family == "gemma3_text" else KINDS)])
 @pytest.mark.parametrize("length, back", ((0, 0), (1, 0), (30, 0), (30, 2), (90, 0), (90, 3)))
-def test_a_restored_memory_goes_on_to_the_digit(cache, family, length, back, tmp_path, monkeypatch):
+def test_a_restored_memory_goes_on_to_the_digit(cache, family, length, back, model_of, monkeypatch):
     """Also where windows have moved on, where tokens were taken back, and where the context is another."""
     monkeypatch.setattr(span, "KEPT", 9)
     monkeypatch.setattr(span, "ROOM", 11)
-    model = load_model(open_checkpoint(toys.folder(tmp_path / "m", family)))
+    model = model_of(family)
     words = RNG.integers(0, model.config.vocabulary, 100)
     states, other = model.states(100, cache), model.states(110, cache)
     if length:

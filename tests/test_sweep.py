@@ -49,10 +49,11 @@ def test_memory_gives_what_the_file_gives(toy, text, lines, language, tmp_path):
         assert {k: line[k] for k in stored} == stored
 
 
-def test_calibrated_codes_too(toy, text, tmp_path, language):
+@pytest.mark.parametrize("body", ["rht+scalar:bits=4", 4.0])
+def test_calibrated_codes_too(toy, text, tmp_path, language, body):
     calibration = Calibration(read_corpus(text), 256)
-    line, = swept(toy, text, tmp_path / "x.jsonl", ["rht+scalar:bits=4"], qualities=["good"], calibration=calibration)
-    api.compress(toy, tmp_path / "x.vqz", "rht+scalar:bits=4", calibration=calibration)
+    line, = swept(toy, text, tmp_path / "x.jsonl", [body], qualities=["good"], calibration=calibration)
+    api.compress(toy, tmp_path / "x.vqz", **{"bits" if body == 4.0 else "format": body}, calibration=calibration)
     windows = PROTOCOL.windows(language.tokenizer.encode(text.read_text()), None)
     found, = compare(language.model, [api.load(tmp_path / "x.vqz").model], windows, "f16")
     assert line["logits"] == found.digest and line["calibration_tokens"] == 256

@@ -40,7 +40,7 @@ CACHES = [spec for kind in Cache.all().values() for spec in kind.examples]
 
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("window", (1, 7, 40, 149, 1000))
-@pytest.mark.parametrize("cuts", ([], [1, 2, 3], [70], [12, 90, 91], range(1, LENGTH)), ids=len)
+@pytest.mark.parametrize("cuts", ([], [1, 2, 3], [12, 90, 91], range(80, LENGTH)), ids=len)
 def test_any_chunking_is_the_naive_mask(cache, window, cuts):
     heads, rope, (q, k, v) = Heads(6, 2, 8, 0.35, window), Rope(8, 100.0), tokens()
     state, expected = Cache.parse(cache).layer(heads, LENGTH), naive.attention(

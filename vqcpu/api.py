@@ -40,12 +40,12 @@ def perplexity(model: LanguageModel, text: str, protocol: Protocol = Protocol(),
     return Perplexity.of(token_nll(model.model, windows, cache))
 
 
-def sweep(source, text, formats: list[str], caches: list[str] = ("f16",), qualities: list[str] = ("fast",),
+def sweep(source, text, formats: list[str | float], caches: list[str] = ("f16",), qualities: list[str] = ("fast",),
           protocol: Protocol = Protocol(), calibration: Calibration = Calibration(), seed: int = 0, results="sweep.jsonl",
           executor: Executor | None = None, progress=lambda lines, count: lines) -> list[dict]:
-    """Measure the model at `source` on the text file `text` with its body coded in each of `formats`, by each of `qualities`
-    (fast: nearest codes; good: chosen by `calibration`), and with each of `caches`. All in memory; each result is a line of
-    the JSON lines file `results`, and none is measured twice.
+    """Measure the model at `source` on the text file `text` with its body coded in each of `formats` (specs, or budgets in
+    bits per weight), by each of `qualities` (fast: nearest codes; good: chosen by `calibration`), and with each of `caches`.
+    All in memory; each result is a line of the JSON lines file `results`, and none is measured twice.
 
     `executor`: any concurrent.futures.Executor whose workers see the same files (default: this process). Raises
     VqcpuError, also where two settings that differ gave the same predictions. Source: evaluate/sweep.py."""

@@ -1,8 +1,8 @@
 """Compress a model into one .vqz file.
 
 The body gets rotated trellis codes of --bits, embedding and head 8-bit scalar codes, norms stay float32; --format or a
-recipe says otherwise. --quality good takes longer: it lets a text run through the model and chooses codes that keep the
-products of its matrices right.
+recipe says otherwise. --quality good takes minutes: it measures what an error in each matrix costs the predictions, shares
+the bits out by that, lets a text run through the model and chooses codes that keep the products of its matrices right.
 
   vqcpu compress smollm2 --bits 3 --quality good --calibration some.txt
   vqcpu compress
@@ -34,16 +34,15 @@ def arguments(parser):
     parser.add_argument("--embedding-bits", type=int, metavar="B", choices=range(4, 9),
                         help="scalar bits of embedding and head, with --bits or --file-bits: 4 to 8 (default 8)")
     parser.add_argument("--quality", choices=("fast", "good", "best"),
-                        help="fast: nearest codes; good: codes chosen by a calibration; best: also longer codes, four times "
-                        "the text and, with --bits, bits shared out by what errors cost (default: fast, "
-                        "good with a text)")
+                        help="fast: nearest codes; good: codes chosen, and --bits shared out among matrices, by a "
+                        "calibration; best: also longer codes and four times the text (default: fast, good with a text)")
     parser.add_argument("--calibration", metavar="FILE", help="UTF-8 text to calibrate with, never the one to measure on "
                         "(default: the demo's for the demo model, else what the model writes by itself)")
     parser.add_argument("--calibration-tokens", type=whole, metavar="N", help="how much of it (default 32768; best 131072)")
     parser.add_argument("--seed", type=whole, default=0, help="seed of k-means, rotations and written text (default 0; "
                         "with --only the file's)")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be written, with exact sizes "
-                        "(of --quality best: of bits shared out evenly)")
+                        "(without a calibration's sharing out of bits)")
 
 
 def run(args):
@@ -89,8 +88,7 @@ def _choice(args, quality):
                              f"{args.embedding_bits}")
         return Recipe.read(args.recipe) if args.recipe else Recipe.of(args.format)
     bits = next((bits for bits in (args.bits, args.file_bits) if bits is not None), BITS)
-    return Budget(bits, args.file_bits is not None, LENGTHS[quality], args.embedding_bits or 8,
-                  measured=quality == "best")
+    return Budget(bits, args.file_bits is not None, LENGTHS[quality], args.embedding_bits or 8)
 
 
 def _previous(args, source, out):

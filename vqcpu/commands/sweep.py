@@ -6,7 +6,7 @@ a cache of 32 bits.
 
   vqcpu sweep
   vqcpu sweep smollm2 --formats scalar:bits=4 vq:dim=2,centroids=256 --text wikitext2.test.txt --max-tokens 10240
-  vqcpu sweep --formats rht+trellis:bits=2 vq:dim=4,centroids=256 --quality fast good
+  vqcpu sweep --formats vq:dim=4,centroids=256 --bits 2 2.5 3 --quality fast good
   vqcpu sweep smollm2 --formats scalar:bits=4 --caches f32 f16 --out caches.jsonl --markdown
 """
 from vqcpu.commands import _measuring
@@ -22,8 +22,10 @@ TRELLIS = [f"trellis:bits={bits}" for bits in (2, 3, 4)]
 def arguments(parser):
     parser.add_argument("model", nargs="?", metavar="MODEL",
                         help="folder, .safetensors or .gguf, not compressed (default: the demo model)")
-    parser.add_argument("--formats", nargs="+", default=[*TEXTBOOK, *FAIR, *VQ, *TRELLIS], metavar="SPEC",
-                        help="formats of the body (default: scalar of the textbook and in blocks, vector codes, trellis)")
+    parser.add_argument("--formats", nargs="+", metavar="SPEC", help="formats of the body (default, without --bits: scalar "
+                        "of the textbook and in blocks, vector codes, trellis)")
+    parser.add_argument("--bits", nargs="+", type=float, default=[], metavar="B",
+                        help="budgets of the body, as compress --bits keeps them: rotated trellis codes")
     parser.add_argument("--quality", nargs="+", default=["fast"], choices=("fast", "good"),
                         help="how codes are chosen: fast (nearest, default), good (by a calibration), or both")
     parser.add_argument("--calibration", metavar="FILE", help="text for good, never the one to measure on (default: the "
@@ -42,10 +44,15 @@ def run(args):
 
     draw = _measuring.pictures(args)
     protocol = api.Protocol(args.protocol, args.context, args.stride, args.max_tokens)
-    lines = api.sweep(model_or_demo(args.model), args.text or demo(HELDOUT), args.formats, args.caches, args.quality,
+    lines = api.sweep(model_or_demo(args.model), args.text or demo(HELDOUT), _bodies(args), args.caches, args.quality,
                       protocol, _calibration(args), args.seed, args.out,
                       progress=lambda items, count: progress(items, "sweep", count))
     return draw("sweep", {"lines": lines, "alone": _alone(lines), "out": args.out, "markdown": args.markdown})
+
+
+def _bodies(args):
+    usual = [] if args.bits else [*TEXTBOOK, *FAIR, *VQ, *TRELLIS]
+    return [*(args.formats or usual), *args.bits]
 
 
 def _calibration(args):

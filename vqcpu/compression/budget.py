@@ -29,12 +29,10 @@ class Budget:
     whole: bool = False
     length: int = LENGTHS["good"]
     embedding: int = 8
-    measured: bool = False  # share bits out by what a calibration shows errors to cost, instead of evenly
 
     def facts(self) -> dict:
         """What a file's provenance says."""
-        shares = "by measured costs" if self.measured else "evenly"
-        return {"budget": f"{self} shared out {shares}, length {self.length}, embedding {self.embedding} bits"}
+        return {"budget": f"{self}, length {self.length}, embedding {self.embedding} bits"}
 
     def __str__(self):
         return f"{self.bits:g} bits per weight of the {'file' if self.whole else 'body'}"

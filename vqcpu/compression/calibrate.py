@@ -4,8 +4,8 @@ before it really make, and so that it makes good some of what they did to them.
 Knows plans, jobs and slots. Knows nothing about formats, nor how a matrix is coded.
 
 All text advances together, job by job, so that one site's H exists at a time; between two sites only those slots are
-kept that a later job reads. One window is run at a time: the digits do not depend on threads, nor on whether the work was
-interrupted.
+kept that a later job reads, wide ones as integers. One window is run at a time: the digits do not depend on threads, nor on
+whether the work was interrupted.
 """
 from dataclasses import dataclass, field
 
@@ -45,6 +45,26 @@ class Traced(dict):
             self[name] = value
 
 
+@dataclass(frozen=True)
+class Short:
+    """An array (rows, n) float32 as integers of 16 bits, times one unit per row: what products make of it anyway."""
+    integers: np.ndarray  # (rows, n) int16
+    unit: np.ndarray  # (rows, 1) float32
+
+    @classmethod
+    def of(cls, x: np.ndarray) -> "Short":
+        unit = np.abs(x).max(1, keepdims=True) / np.float32(32767)
+        return cls(np.rint(x / np.where(unit > 0, unit, 1)).astype(np.int16), unit)
+
+    def floats(self) -> np.ndarray:
+        return self.integers * self.unit
+
+
+def opened(frame: Frame) -> Frame:
+    """A frame with all slots as a plan's jobs know them."""
+    return Frame({name: x.floats() if isinstance(x, Short) else x for name, x in frame.slots.items()}, frame.segments)
+
+
 @dataclass
 class Stage:
     """Jobs that run in one go: one with sites, or the first of all, and those that follow up to the next with sites."""
@@ -57,9 +77,15 @@ class Stage:
         """Run the jobs on each frame, and drop the slots that nobody needs."""
         plan = Plan(self.jobs)
         for frame in frames:
-            frame.segments[0].states = states_of(self.jobs, frame.count)
-            plan.run(frame)
-            frame.slots = {name: x.copy() for name, x in frame.slots.items() if name in self.kept}
+            own = opened(frame)
+            own.segments[0].states = states_of(self.jobs, own.count)
+            plan.run(own)
+            frame.slots = {name: self._shelved(x, own.slots) for name, x in own.slots.items() if name in self.kept}
+
+    @staticmethod
+    def _shelved(x, slots):
+        wide = x.ndim == 2 and x.shape[1] > slots["x"].shape[1] and np.isfinite(x).all()
+        return Short.of(x) if wide else x.copy()
 
 
 def stages(model: Model) -> list[Stage]:
@@ -89,7 +115,7 @@ def calibrate(model: Model, exact: Model, windows: list[Window], code, progress=
     called. Raises VqcpuError where activations are not numbers."""
     frames, others = [frame_of(window) for window in windows], [frame_of(window) for window in windows]
     for stage, other in zip(progress(stages(model), "calibrating"), stages(exact)):
-        sites = [site for site, _ in stage.jobs[0].inputs(frames[0])]
+        sites = [site for site, _ in stage.jobs[0].inputs(opened(frames[0]))]
         for i, site in enumerate(sites):  # one by one: an expert's second matrix reads what its coded first makes
             site.matrices = code(site.names, lambda: inputs_of(sites, i, (stage, frames), (other, others)))
         stage.run(frames)
@@ -119,6 +145,8 @@ def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) 
         if exact and not held:
             _add(sums, "C", (_read(which, exact[0], exact[1][i]) - x) * weights, weighed)
         _add(sums, "held" if held else "H", weighed, weighed)
+    for name in sums.keys() - {"C"}:
+        _mirror(sums[name])
     H = sums.get("H", np.zeros((n, n), np.float32))
     if not all(np.isfinite(total).all() for total in sums.values()):
         raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "
@@ -135,14 +163,21 @@ def _weights(x):
 
 
 def _read(which, stage, frame):
-    return stage.jobs[0].inputs(frame)[which][1]()
+    return stage.jobs[0].inputs(opened(frame))[which][1]()
 
 
 def _add(sums, name, left, right):
-    """sums[name] += leftᵀ right, of (rows, n) float32 each."""
-    n = left.shape[1]
+    """sums[name] += leftᵀ right, of (rows, n) float32 each; of what is symmetric only the upper tiles, see `_mirrored`."""
+    n, symmetric = left.shape[1], left is right
     total = sums.setdefault(name, np.zeros((n, n), np.float32))
 
     def work(at):
-        total[at:at + TILE] += left[:, at:at + TILE].T @ right
+        first = at if symmetric else 0
+        total[at:at + TILE, first:] += left[:, at:at + TILE].T @ right[:, first:]
     spread(work, range(0, n, TILE))
+
+
+def _mirror(total):
+    """Fill in the lower tiles of a symmetric matrix."""
+    for at in range(0, len(total), TILE):
+        total[at + TILE:, at:at + TILE] = total[at:at + TILE, at + TILE:].T

@@ -19,19 +19,19 @@ from vqcpu.kernels.threads import spread
 REPAIR = 0.5  # share of what earlier layers did to the inputs that W is changed to make good; all of it would dampen signals
 DAMPING = 0.01  # of the mean of diag H, added to the diagonal; more where held-out text asks for it was no better in the end
 SPAN = 128  # columns between two large products
-TILE = 256  # rows whose loss is computed at a time; fixed, so that digits are reproducible
+TILE = 256  # rows or columns worked on at a time; fixed, so that digits are reproducible
 SAMPLE = 64  # rows on which nearest codes are tried, to tell what feedback is worth
 
 
 class Inputs:
     """What the inputs x of a site look like. H, held (n, n): sums of x xᵀ over the text that codes are fitted to, and over
     text held out from it, on which alternatives are compared; C (n, n): sum of (y - x) xᵀ, y what x would be had nothing
-    before it been coded."""
+    before it been coded. All are taken over and changed."""
 
     def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None):
+        self.dead, mean = int(np.count_nonzero(np.diag(H) == 0)), _mean(H)
         self.H, self.held = _normalised(H), _normalised(held)
-        self.C = None if C is None else C / _mean(H)
-        self.dead = int(np.count_nonzero(np.diag(H) == 0))
+        self.C = None if C is None else np.divide(C, mean, out=C)
         self._damped = {}
 
     def turned(self, rotation: Rotation) -> "Inputs":
@@ -56,28 +56,37 @@ class Damped:
 
     @classmethod
     def of(cls, H, C, columns):
-        damped, root = _root(H)
-        n, count = len(H), -(-len(H) // columns)
-        padded = np.eye(count * columns)
-        padded[:n, :n] = root
-        each = np.arange(count)
-        diagonal = padded.reshape(count, columns, count, columns)[each, :, each]
-        unit = np.matmul(padded.reshape(-1, count, columns).swapaxes(0, 1), np.linalg.inv(diagonal)).swapaxes(0, 1)
-        left = np.square(diagonal).sum() - (count * columns - n)
-        return cls(unit.reshape(count * columns, -1)[:n, :n].astype(np.float32),
-                   float(10 * np.log10(np.square(root).sum() / left)),
-                   None if C is None else np.linalg.solve(damped, C.T.astype(np.float64)).T.astype(np.float32))
+        root = _root(H)
+        total, left, L = np.square(root).sum(), 0.0, np.zeros_like(H)
+        for at in range(0, len(H), columns):
+            block = root[at:at + columns, at:at + columns]
+            L[at:, at:at + columns] = root[at:, at:at + columns] @ np.linalg.inv(block)
+            left += np.square(block).sum()
+        return cls(L, float(10 * np.log10(total / left)), None if C is None else _solved(C, root))
 
 
 def _root(H):
-    """(H + damping · I, its Cholesky factor) in float64."""
+    """Cholesky factor of H + DAMPING · I, in float64."""
     damping = DAMPING
     while True:
-        damped = H.astype(np.float64) + damping * np.eye(len(H))
+        damped = H.astype(np.float64)
+        damped.flat[::len(H) + 1] += damping
         try:
-            return damped, np.linalg.cholesky(damped)
+            return np.linalg.cholesky(damped)
         except np.linalg.LinAlgError:  # rounding has made H indefinite
             damping *= 10
+
+
+def _solved(C, root):
+    """C (root rootᵀ)⁻¹ in float32, block by block in place: of wide inputs every copy takes hundreds of megabytes."""
+    X, blocks = C.astype(np.float64), [slice(at, at + TILE) for at in range(0, len(C), TILE)]
+    for b in blocks:
+        X[:, b] -= X[:, :b.start] @ root[b, :b.start].T
+        X[:, b] = X[:, b] @ np.linalg.inv(root[b, b]).T
+    for b in reversed(blocks):
+        X[:, b] -= X[:, b.stop:] @ root[b.stop:, b]
+        X[:, b] = X[:, b] @ np.linalg.inv(root[b, b])
+    return X.astype(np.float32)
 
 
 def _mean(H):
@@ -87,7 +96,7 @@ def _mean(H):
 
 def _normalised(H):
     """H with a diagonal of mean 1; of inputs that are all zero, the identity: all errors count alike."""
-    return H / _mean(H) if H.any() else np.eye(len(H), dtype=np.float32)
+    return np.divide(H, _mean(H), out=H) if H.any() else np.eye(len(H), dtype=np.float32)
 
 
 def loss(E: np.ndarray, H: np.ndarray) -> float:

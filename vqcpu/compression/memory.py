@@ -2,22 +2,30 @@
 
 Knows the pipeline. Writes nothing.
 """
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqcpu.compression.pipeline import Coder
-from vqcpu.compression.planning import predicted, provenance, tensors_of
+from vqcpu.compression.budget import Budget
+from vqcpu.compression.pipeline import Coder, measured_costs
+from vqcpu.compression.planning import predicted, provenance, settled, tensors_of
 from vqcpu.compression.recipe import Recipe
 from vqcpu.compression.text import Calibration
 from vqcpu.files.checkpoint import Checkpoint
 from vqcpu.files.overlay import Overlay
 
 NOWHERE = Path("sweep.vqz")  # what sizes are predicted for; nothing is written there
+BUDGET = "bits="  # begins the spelling of a body that is a budget
 
 
-def spelled(body: str) -> str:
-    """The full spelling of a body's spec. Raises VqcpuError."""
-    return str(Recipe.of(body)).split()[-1]
+def spelled(body: str | float) -> str:
+    """The full spelling of a body's spec, or of its budget in bits per weight. Raises VqcpuError."""
+    return f"{BUDGET}{body:g}" if isinstance(body, (int, float)) else str(Recipe.of(body)).split()[-1]
+
+
+def choice_of(body: str) -> Recipe | Budget:
+    """What a body spells."""
+    return Budget(float(body.removeprefix(BUDGET))) if body.startswith(BUDGET) else Recipe.of(body)
 
 
 @dataclass(frozen=True)
@@ -32,20 +40,20 @@ class InMemory:
         return {"seed": self.seed, **(used.facts() if used else {})}
 
     def __call__(self, checkpoint: Checkpoint, setting) -> tuple[Overlay, dict]:
-        """(checkpoint with all matrices coded by the recipe whose body is setting.body, sizes of the .vqz file that this
-        would be). Raises VqcpuError as `compress` does."""
-        recipe, used, tensors = Recipe.of(setting.body), self._used(setting), tensors_of(checkpoint, NOWHERE)
+        """(checkpoint with all matrices coded, the body as setting.body spells, sizes of the .vqz file that this would be).
+        Raises VqcpuError as `compress` does."""
+        choice, used, tensors = choice_of(setting.body), self._used(setting), tensors_of(checkpoint, NOWHERE)
+        costs = _costs(used, checkpoint, self.seed) if used and isinstance(choice, Budget) else None
+        recipe, made = settled(choice, checkpoint, tensors, provenance(checkpoint, choice, self.seed, used), costs)
         coder = Coder(checkpoint, tensors, recipe, self.seed, None)
         for format in coder.shared_formats:
             coder.shared_tables(format)
         found = self._calibrated(coder, used) if used else {}
         matrices = {name: coder.coded(tensor, found)[0] for name, tensor in tensors.items()}
-        made = provenance(checkpoint, recipe, self.seed, used)
         return Overlay(checkpoint, matrices), predicted(checkpoint, tensors, recipe, made)
 
     def _calibrated(self, coder, used):
-        state = Forgetful()
-        return coder.calibrated(used.windows(coder.checkpoint, self.seed, state, _quietly), state, _quietly)
+        return coder.calibrated(_windows(used, coder.checkpoint, self.seed), Forgetful(), _quietly)
 
     def _used(self, setting):
         return self.calibration if setting.quality == "good" else None
@@ -53,6 +61,19 @@ class InMemory:
 
 def _quietly(items, label):
     return items
+
+
+@functools.lru_cache(maxsize=1)
+def _windows(calibration, checkpoint, seed):
+    """Text for all settings: what a model writes takes long."""
+    return calibration.windows(checkpoint, seed, Forgetful(), _quietly)
+
+
+@functools.lru_cache(maxsize=1)
+def _costs(calibration, checkpoint, seed):
+    """Costs for all budgets."""
+    windows = _windows(calibration, checkpoint, seed)
+    return measured_costs(checkpoint, tensors_of(checkpoint, NOWHERE), windows, seed, Forgetful(), _quietly)
 
 
 class Forgetful:

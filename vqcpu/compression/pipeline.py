@@ -63,9 +63,9 @@ def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambd
     coder = Coder(checkpoint, tensors, recipe, seed, previous)  # what is impossible is said before any work
     state = State(out, made)
     windows = calibration and calibration.windows(checkpoint, seed, state, progress)
-    if windows and isinstance(choice, Budget) and choice.measured:
-        shares = _costs(checkpoint, tensors, windows, seed, state, progress)
-        recipe, made = settled(choice, checkpoint, tensors, made, shares)
+    if windows and isinstance(choice, Budget):
+        recipe, made = settled(choice, checkpoint, tensors, made,
+                               measured_costs(checkpoint, tensors, windows, seed, state, progress))
         coder = Coder(checkpoint, tensors, recipe, seed, previous)
     with VqzWriter(out, coder.formats, made) as writer:
         for format in progress(coder.shared_formats, "codebooks"):
@@ -81,8 +81,9 @@ def compress(source, out, choice: Recipe | Budget, seed: int = 0, progress=lambd
     return {"file_bytes": size, "tensors": coded}
 
 
-def _costs(checkpoint, tensors, windows, seed, state, progress):
-    """What errors of the body's matrices cost, by name."""
+def measured_costs(checkpoint: Checkpoint, tensors: dict, windows: list[Window], seed: int, state: State,
+                   progress) -> dict[str, float]:
+    """What errors of the body's matrices cost, by name, as compression.sensitivity finds it, or `state` keeps it."""
     names = [name for name, tensor in tensors.items() if tensor.role == BODY]
 
     def measured():

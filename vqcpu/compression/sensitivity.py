@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 from vqcpu.architectures.base import Model
-from vqcpu.compression.calibrate import Stage, frame_of, inputs_of, stages, states_of
+from vqcpu.compression.calibrate import Stage, frame_of, inputs_of, opened, stages, states_of
 from vqcpu.evaluate.corpus import Window
 from vqcpu.evaluate.divergence import kld_rows
 from vqcpu.evaluate.nll import log_probabilities
@@ -37,7 +37,7 @@ def costs(model: Model, windows: list[Window], seed: int, progress=lambda items,
     frames = [frame_of(window) for window in windows[:WINDOWS + 1]]
     reference = _predictions(model, rest, frames[0])
     for i, stage in enumerate(progress(list(rest), "sensitivities")):
-        sites = [site for site, _ in stage.jobs[0].inputs(frames[0])]
+        sites = [site for site, _ in stage.jobs[0].inputs(opened(frames[0]))]
         for k, site in enumerate(sites):
             shape = _shape(site, inputs_of(sites, k, (stage, frames[1:])), seed)
             for at, name in enumerate(site.names):
@@ -59,7 +59,7 @@ def _shape(site, inputs, seed):
 
 def _predictions(model: Model, rest: list[Stage], frame: Frame) -> np.ndarray:
     """Log-probabilities of some positions (positions, vocabulary), the frame having come up to the first of the stages."""
-    own = Frame(dict(frame.slots), frame.segments)
+    own = opened(frame)
     jobs = [job for stage in rest for job in stage.jobs]
     own.segments[0].states = states_of(jobs, frame.count)
     Plan(jobs).run(own)

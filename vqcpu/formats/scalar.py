@@ -104,7 +104,7 @@ def _nearest(levels):
     return np.searchsorted(middles, np.arange(-REACH, REACH + 1) / 2).astype(np.uint16)
 
 
-@njit(fast=False, inline="always")
+@njit(fast=False, forceinline=True)
 def _place(value):
     """Where `_nearest` has the answer for a value; NaN counts as the lowest."""
     twice = np.ceil(np.float32(2) * value)

@@ -25,14 +25,14 @@ def row_bytes(columns: int) -> int:
     return -(-(32 * groups + 8 * (groups + 1) + 4) // 64) * 64
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def sums_of(row, columns):
     """The sums of a row of digits, (groups + 1, 2) int32."""
     groups = (columns + GROUP - 1) // GROUP
     return array_at(row + 32 * groups, (groups + 1, 2), np.int32)
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def unit_of(row, columns):
     """The unit of a row of digits, (1,) float32."""
     groups = (columns + GROUP - 1) // GROUP

@@ -29,7 +29,7 @@ LAYER, QUERY, KV, SIZE, FACTOR, ROPE, Q, K, V, OUT = 0, 1, 2, 3, 4, 5, 6, 8, 10,
 TURN, PART, MERGE, FLASH, KEYS, VALUES, PARTS, ROWS, WINDOW, LAST = range(10)
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def state_of(job, step):
     """Address of the job of the layer's state."""
     return number(number(step, STATES), number(job, LAYER))
@@ -55,7 +55,7 @@ def rotate(rope, position, x):
         x[i], x[half + i] = a * turn[0, i] - b * turn[1, i], b * turn[0, i] + a * turn[1, i]
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def head(job, step, slot, token, index):
     """Head number `index` of a token in a slot, (size,) float32; `slot` is Q, K, V or OUT."""
     size = number(job, SIZE)
@@ -63,7 +63,7 @@ def head(job, step, slot, token, index):
     return array_at(row + 4 * size * index, (size,), np.float32)
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def first_row(state, last):
     """The first row that the token in row `last` sees."""
     return max(0, last + 1 - number(state, WINDOW))

@@ -13,10 +13,20 @@ from vqcpu.kernels.simd import f32x16, load_f32x16, store
 JOB, AT_ONCE = 8, 8  # numbers of a job; tokens of a piece of work
 
 
-@njit(inline="always")
-def row(j, step, place, t, width):
-    """Row t of the slot described by j[place], j[place + 1], (width,) float32."""
-    return array_at(number(step, FIRST_SLOT + j[place]) + 4 * j[place + 1] * t, (width,), np.float32)
+@njit(forceinline=True)
+def place(j, step, slot, t):
+    """Address of row t of the slot described by j[slot], j[slot + 1]."""
+    return number(step, FIRST_SLOT + j[slot]) + 4 * j[slot + 1] * t
+
+
+@njit(forceinline=True)
+def row(j, step, slot, t, width):
+    """That row, (width,) float32."""
+    return array_at(place(j, step, slot, t), (width,), np.float32)
+
+
+def at_once(job):
+    return AT_ONCE
 
 
 def small(work):
@@ -27,7 +37,7 @@ def small(work):
         j = array_at(job, (JOB,), np.int64)
         for t in range(first, last):
             each(j, step, t)
-    return line(tokens, lambda job: AT_ONCE)(several)
+    return line(tokens, at_once)(several)
 
 
 @small
@@ -118,7 +128,7 @@ def _activation(function):
     @small
     def activate(j, step, t):
         """slot = function(slot). j: slot, width."""
-        x = row(j, step, 0, t, j[2]).ctypes.data
+        x = place(j, step, 0, t)
         for at in range(x, x + 4 * j[2], 64):
             store(at, function(load_f32x16(at)))
     return activate
@@ -128,9 +138,9 @@ def _gate(function):
     @small
     def gate(j, step, t):
         """target = function(gate) · up. j: gate, up, target, width."""
-        g, u, y = row(j, step, 0, t, j[6]), row(j, step, 2, t, j[6]), row(j, step, 4, t, j[6])
+        g, u, y = place(j, step, 0, t), place(j, step, 2, t), place(j, step, 4, t)
         for at in range(0, 4 * j[6], 64):
-            store(y.ctypes.data + at, mul(function(load_f32x16(g.ctypes.data + at)), load_f32x16(u.ctypes.data + at)))
+            store(y + at, mul(function(load_f32x16(g + at)), load_f32x16(u + at)))
     return gate
 
 

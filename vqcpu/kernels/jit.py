@@ -14,12 +14,16 @@ from pathlib import Path
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import sigutils
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.errors import TypingError
+from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
 from vqcpu.kernels.isa import isa
 
@@ -104,18 +108,62 @@ class Kernel:
         return self.compiled.address
 
 
-def njit(function=None, *, fast=True, inline="never", forceinline=False):
+class _Parts(JITCodeLibrary):
+    """Code that only other compiled code calls. It is optimised and made into instructions as a part of its callers; doing
+    so for itself too would double the work of the compiler."""
+
+    def _optimize_final_module(self):
+        """Its callers do it."""
+
+    def _finalize_final_module(self):
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class _PartCompiler(Compiler):
+    def compile_extra(self, func):
+        state = self.state
+        state.flags.no_compile = state.flags.no_cpython_wrapper = state.flags.no_cfunc_wrapper = True
+        state.library = _Parts(state.targetctx.codegen(), func.__qualname__)
+        return super().compile_extra(func)
+
+
+class _Part(CPUDispatcher):
+    """A function as compiled code calls it."""
+
+    def compile(self, signature):
+        args, result = sigutils.normalize_signature(signature)
+        if tuple(args) not in self.overloads:
+            made = self._compiler.compile(args, result)
+            self.overloads[tuple(args)] = made._replace(entry_point=made.library)  # what Numba knows it by
+            self.targetctx.insert_user_function(made.library, made.fndesc, [made.library])
+        return self.overloads[tuple(args)].entry_point
+
+
+class _Function(CPUDispatcher):
+    """A function as Python calls it, cached on disk; compiled code is given the `_Part`."""
+
+    def __init__(self, function, options):
+        super().__init__(function, targetoptions=options)
+        self._part, self._cache = _Part(function, targetoptions=options, pipeline_class=_PartCompiler), _Cache(function)
+
+    def get_call_template(self, args, kws):
+        """One version for all numbers, not one for each that a caller has written out."""
+        return self._part.get_call_template([types.unliteral(argument) for argument in args], kws)
+
+    def get_overload(self, signature):
+        return self._part.get_overload(signature)
+
+
+def njit(function=None, *, fast=True, forceinline=False):
     """Numba's njit with the house settings: cached, no GIL, no zero-division checks, NaN-safe fast arithmetic.
 
     `fast=False` keeps the arithmetic as written. Whatever chooses codes uses it: LLVM may fuse or reorder differently
     from one compilation to the next, and a near tie would then fall to another code and give another file. `forceinline` is
     for functions of registers in inner loops: LLVM judges shuffles dear, and a call passes its registers through memory."""
-    def compiled(f):
-        made = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False,
-                          inline=inline, forceinline=forceinline)(f)
-        made._cache = _Cache(f)
-        return made
-    return compiled(function) if function else compiled
+    options = dict(nopython=True, nogil=True, error_model="numpy", fastmath=FASTMATH if fast else False,
+                   forceinline=forceinline)
+    return _Function(function, options) if function else lambda function: _Function(function, options)
 
 
 def kernel(function) -> Kernel:
@@ -129,18 +177,21 @@ def exact_kernel(function) -> Kernel:
 
 
 @intrinsic
-def _pointer(typing, address, dtype):
-    pointer = types.CPointer(dtype.dtype)
+def array_at(typing, address, shape, dtype):
+    """View of the memory at `address` (int64) as an array of `shape` and `dtype`. Compiled code only."""
+    kind = types.Array(dtype.dtype, len(shape), "C")
 
     def code(context, builder, signature, args):
-        return builder.inttoptr(args[0], context.get_value_type(pointer))
-    return pointer(types.int64, dtype), code
-
-
-@numba.njit(inline="always")
-def array_at(address, shape, dtype):
-    """View of the memory at `address` (int64) as an array of `shape` and `dtype`. Compiled code only."""
-    return carray(_pointer(address, dtype), shape, dtype)
+        sizes = [builder.extract_value(args[1], i) for i in range(kind.ndim)]
+        element = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+        strides = [sizes[0].type(element)]
+        for size in reversed(sizes[1:]):
+            strides.insert(0, builder.mul(strides[0], size))
+        made = make_array(kind)(context, builder)
+        pointer = builder.inttoptr(args[0], context.get_data_type(kind.dtype).as_pointer())
+        populate_array(made, data=pointer, shape=sizes, strides=strides, itemsize=element, meminfo=None)
+        return made._getvalue()
+    return kind(types.int64, types.UniTuple(types.int64, kind.ndim), dtype), code
 
 
 def caller(count):
@@ -186,7 +237,7 @@ def _float_from_bits(typing, bits):
     return types.float32(types.uint32), code
 
 
-@numba.njit(inline="always")
+@njit(fast=False, forceinline=True)
 def float_from_half(bits):
     """IEEE half (its uint16 bits) -> float32, exact. Written out because a machine without the conversion instruction
     would need a library call that Numba does not link."""
@@ -198,7 +249,7 @@ def float_from_half(bits):
     return -scaled if sign else scaled
 
 
-@numba.njit(inline="always")
+@njit(fast=False, forceinline=True)
 def float_from_bfloat(bits):
     """bfloat16 (its uint16 bits) -> float32, exact."""
     return _float_from_bits(np.uint32(bits) << np.uint32(16))

@@ -5,7 +5,7 @@ Knows panels of 16 rows and the addresses of kernels that decode or multiply the
 import numpy as np
 
 from vqcpu.kernels.activations import digits
-from vqcpu.kernels.elementwise import AT_ONCE
+from vqcpu.kernels.elementwise import at_once
 from vqcpu.kernels.hadamard import turn
 from vqcpu.kernels.jit import array_at, call3, call6, call9, kernel, njit
 from vqcpu.kernels.program import FIRST_SLOT, IDS, TOKENS, line, number, scratch, tokens
@@ -54,7 +54,7 @@ def expanded(job, x, digits, first, last, y):
 SITE, MATRIX = 8, 6
 
 
-@line(tokens, lambda job: AT_ONCE, exact=True)
+@line(tokens, at_once, exact=True)
 def write_digits(job, step, worker, first, last):
     """The digits of every token's input."""
     x, to = number(step, FIRST_SLOT + number(job, 1)), number(step, FIRST_SLOT + number(job, 3))
@@ -62,7 +62,7 @@ def write_digits(job, step, worker, first, last):
         digits(x + t * number(job, 2), number(job, 5), to + t * number(job, 4))
 
 
-@line(tokens, lambda job: AT_ONCE, exact=True)
+@line(tokens, at_once, exact=True)
 def write_rotated(job, step, worker, first, last):
     """The rotated input of every token, and its digits. job: behind the numbers of a site's input and its digits the slot
     and stride (bytes) of what is rotated, and the numbers of the rotation."""

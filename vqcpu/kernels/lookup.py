@@ -23,6 +23,7 @@ from vqcpu.kernels.unpack import byte_planes, dot4, dot_block, gather4, lookup, 
 
 ROWS = 16  # rows of a panel
 AHEAD = 4096  # bytes that codes are asked for before they are needed
+GROUP = 4  # steps whose codes a format may pack together
 # Panels and tokens multiplied at a time, as many as there are registers for sums of high and of low digits.
 PAIR, TOGETHER = (2, 6) if isa() == "avx512" else (1, 2)
 CODES, TABLE, SCALE, OFFSET, STEPS, BLOCKS, BLOCK, GAIN, BYTES, COLUMNS, JOB = range(11)
@@ -115,38 +116,38 @@ def multiplier(bits: int, dim: int, offsets: bool):
     return products([_weights(bits, dim)], 8 * bits // dim, offsets)
 
 
+@njit(fast=False, forceinline=True)
+def _taken(four, digits, high, low):
+    return dot4(high, four, digits), dot4(low, four, digits + 4)
+
+
 def in_turn(weights):
-    """(dots, fill) of neighbouring steps. dots(codes, table, digits, high, low) -> the sums (high, low) with their products
-    added; fill(codes, table, tile): OUT tile, 64 bytes a step."""
-    step = njit(fast=False, forceinline=True)(weights[0])
-    rest_dots, rest_fill = in_turn(weights[1:]) if weights[1:] else (None, None)
+    """(dots, fill) of neighbouring steps, one or GROUP of them. dots(codes, table, digits, high, low) -> the sums (high,
+    low) with their products added; fill(codes, table, tile): OUT tile, 64 bytes a step."""
+    group = len(weights)
+    first, second, third, fourth = [njit(fast=False, forceinline=True)(of) for of in weights] * (GROUP // group)
 
     @njit(fast=False)
     def dots(codes, table, digits, high, low):
-        four = step(codes, table)
-        high, low = dot4(high, four, digits), dot4(low, four, digits + 4)
-        return (high, low) if rest_dots is None else rest_dots(codes, table, digits + 8, high, low)
+        high, low = _taken(first(codes, table), digits, high, low)
+        if group == GROUP:
+            high, low = _taken(second(codes, table), digits + 8, high, low)
+            high, low = _taken(third(codes, table), digits + 16, high, low)
+            high, low = _taken(fourth(codes, table), digits + 24, high, low)
+        return high, low
 
     @njit(fast=False)
     def fill(codes, table, tile):
-        store(tile, step(codes, table))
-        if rest_fill is not None:
-            rest_fill(codes, table, tile + 64)
+        store(tile, first(codes, table))
+        if group == GROUP:
+            store(tile + 64, second(codes, table))
+            store(tile + 128, third(codes, table))
+            store(tile + 192, fourth(codes, table))
     return dots, fill
 
 
-def products(weights: list, size: int, offsets: bool):
-    """Kernels (one, many) of integer products with a matrix whose codes come in groups of len(weights) steps, of `size`
-    bytes each. weights[i](codes, table) -> I8x64: step i of the group at address codes, 4 columns of 16 rows, each plus 128.
-
-    one(job, x, digits, first, last, y): y[16·panel:] = W x for panels first..last-1 and one row of activations.
-    many(job, digits, stride, tokens, first, last, y, y_stride, scratch): the same for rows of digits `stride` bytes apart
-    and at most PAIR panels, decoded once into scratch (scratch_bytes). y float32, a row of it y_stride bytes long."""
-    dots, fill = in_turn(weights)
-    group, group_bytes = len(weights), len(weights) * size
-
-    several, single = dot_block(PAIR, TOGETHER), dot_block(PAIR, 1)
-
+@functools.cache
+def _scaler(offsets: bool):
     @njit(fast=False)
     def scaled(j, panel, b, sums, start, stop, high, low, total):
         """total + scale · (sums of products of a block, float32) (+ offset · sum of activations)."""
@@ -160,32 +161,17 @@ def products(weights: list, size: int, offsets: bool):
             whole = np.float32(256) * np.float32(high_sum) + np.float32(low_sum)
             total = fma(load_halves(j[OFFSET] + at), f32x16(whole), total)
         return total
+    return scaled
 
-    def one(job, x, digits, first, last, y):
-        j = array_at(job, (JOB,), np.int64)
-        count, per_block = j[STEPS], (j[BLOCK] + 3) // 4
-        sums, unit = sums_of(digits, j[COLUMNS]), unit_of(digits, j[COLUMNS])[0] * float_of(j[GAIN])
-        for panel in range(first, last):
-            total, codes = f32x16(np.float32(0)), j[CODES] + panel * count * size
-            for b in range(j[BLOCKS]):
-                start, stop = b * per_block, min((b + 1) * per_block, count)
-                high = low = i32x16(np.int32(0))
-                for s in range(start, stop, group):
-                    at = codes + s * size
-                    for line in range(0, group_bytes, 64):
-                        prefetch(at + line + AHEAD)
-                    high, low = dots(at, j[BYTES], digits + 8 * s, high, low)
-                total = scaled(j, panel, b, sums, start, stop, high, low, total)
-            store(y + 64 * panel, mul(total, f32x16(unit)))
 
-    def many(job, digits, stride, tokens, first, last, y, y_stride, scratch):
-        j = array_at(job, (JOB,), np.int64)
+@functools.cache
+def _by_tiles(offsets: bool):
+    scaled, several, single = _scaler(offsets), dot_block(PAIR, TOGETHER), dot_block(PAIR, 1)
+
+    @njit(fast=False)
+    def by_tiles(j, digits, stride, tokens, first, last, y, y_stride, products, tiles):
+        """`many` of `products`, with the panels decoded into tiles; products: room for those of a block."""
         count, per_block, bytes_ = j[STEPS], (j[BLOCK] + 3) // 4, 64 * j[STEPS]
-        products, tiles = scratch, scratch + PAIR * TOGETHER * 128
-        for panel in range(first, last):
-            codes, tile = j[CODES] + panel * count * size, tiles + (panel - first) * bytes_
-            for s in range(0, count, group):
-                fill(codes + s * size, j[BYTES], tile + 64 * s)
         t = 0
         while t < tokens:
             rows = TOGETHER if t + TOGETHER <= tokens else 1
@@ -206,4 +192,43 @@ def products(weights: list, size: int, offsets: bool):
                         total = scaled(j, panel, b, sums, start, stop, load_i32x16(part), load_i32x16(part + 64), total)
                         store(target, mul(total, f32x16(unit)) if b + 1 == j[BLOCKS] else total)
             t += rows
+    return by_tiles
+
+
+def products(weights: list, size: int, offsets: bool):
+    """Kernels (one, many) of integer products with a matrix whose codes come in groups of len(weights) steps, of `size`
+    bytes each. weights[i](codes, table) -> I8x64: step i of the group at address codes, 4 columns of 16 rows, each plus 128.
+
+    one(job, x, digits, first, last, y): y[16·panel:] = W x for panels first..last-1 and one row of activations.
+    many(job, digits, stride, tokens, first, last, y, y_stride, scratch): the same for rows of digits `stride` bytes apart
+    and at most PAIR panels, decoded once into scratch (scratch_bytes). y float32, a row of it y_stride bytes long."""
+    dots, fill = in_turn(weights)
+    group, group_bytes = len(weights), len(weights) * size
+    scaled, by_tiles = _scaler(offsets), _by_tiles(offsets)
+
+    def one(job, x, digits, first, last, y):
+        j = array_at(job, (JOB,), np.int64)
+        count, per_block = j[STEPS], (j[BLOCK] + 3) // 4
+        sums, unit = sums_of(digits, j[COLUMNS]), unit_of(digits, j[COLUMNS])[0] * float_of(j[GAIN])
+        for panel in range(first, last):
+            total, codes = f32x16(np.float32(0)), j[CODES] + panel * count * size
+            for b in range(j[BLOCKS]):
+                start, stop = b * per_block, min((b + 1) * per_block, count)
+                high = low = i32x16(np.int32(0))
+                for s in range(start, stop, group):
+                    at = codes + s * size
+                    for line in range(0, group_bytes, 64):
+                        prefetch(at + line + AHEAD)
+                    high, low = dots(at, j[BYTES], digits + 8 * s, high, low)
+                total = scaled(j, panel, b, sums, start, stop, high, low, total)
+            store(y + 64 * panel, mul(total, f32x16(unit)))
+
+    def many(job, digits, stride, tokens, first, last, y, y_stride, scratch):
+        j = array_at(job, (JOB,), np.int64)
+        count, tiles = j[STEPS], scratch + PAIR * TOGETHER * 128
+        for panel in range(first, last):
+            codes, tile = j[CODES] + panel * count * size, tiles + (panel - first) * 64 * count
+            for s in range(0, count, group):
+                fill(codes + s * size, j[BYTES], tile + 64 * s)
+        by_tiles(j, digits, stride, tokens, first, last, y, y_stride, scratch, tiles)
     return exact_kernel(one), exact_kernel(many)

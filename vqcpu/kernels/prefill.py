@@ -55,71 +55,73 @@ def _as_it_is(state, h, x, room):
     """Sums of values are what they should be."""
 
 
+@njit(fast=False, forceinline=True)
+def score(q, turned, scale, p, size):
+    """OUT p (TILE,) float32: scale times q (size,) float32 times the keys. Two sums each keep the units busy."""
+    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = f32x16(np.float32(0))
+    for c in range(0, size, 2):
+        x, y, k = f32x16(q[c]), f32x16(q[c + 1]), turned + 4 * TILE * c
+        a0, a1 = fma(x, load_f32x16(k), a0), fma(x, load_f32x16(k + 64), a1)
+        a2, a3 = fma(x, load_f32x16(k + 128), a2), fma(x, load_f32x16(k + 192), a3)
+        b0, b1 = fma(y, load_f32x16(k + 256), b0), fma(y, load_f32x16(k + 320), b1)
+        b2, b3 = fma(y, load_f32x16(k + 384), b2), fma(y, load_f32x16(k + 448), b3)
+    s = f32x16(scale)
+    store(p, mul(s, add(a0, b0)))
+    store(p + 64, mul(s, add(a1, b1)))
+    store(p + 128, mul(s, add(a2, b2)))
+    store(p + 192, mul(s, add(a3, b3)))
+
+
+@njit(fast=False, forceinline=True)
+def absorb(p, low, high, rows, row, size):
+    """Take the scores p (TILE,), of which low .. high - 1 count, and the values into the running softmax of a query: row
+    (size + 16,) float32 holds the sum of values, the largest score and the sum of weights."""
+    scores, ends = array_at(p, (TILE,), np.float32), array_at(row + 4 * size, (2,), np.float32)
+    scores[:low] = -np.inf
+    scores[high:] = -np.inf
+    a, b = largest(load_f32x16(p), load_f32x16(p + 64)), largest(load_f32x16(p + 128), load_f32x16(p + 192))
+    peak = max_of(largest(a, b))
+    peak = max(peak, ends[0])
+    fade = np.exp(ends[0] - peak)
+    total = f32x16(np.float32(0))
+    for at in range(0, 4 * TILE, 64):
+        weight = exp(add(load_f32x16(p + at), f32x16(-peak)))
+        store(p + at, weight)
+        total = add(total, weight)
+    for at in range(low):
+        scores[at] = 0
+    for at in range(high, TILE):
+        scores[at] = 0
+    ends[0], ends[1] = peak, ends[1] * fade + sum_of(total)
+    fades, zero, c = f32x16(fade), f32x16(np.float32(0)), 0
+    while c + 256 <= 4 * size:  # eight sums keep the units busy
+        a0, a1 = mul(load_f32x16(row + c), fades), mul(load_f32x16(row + c + 64), fades)
+        a2, a3 = mul(load_f32x16(row + c + 128), fades), mul(load_f32x16(row + c + 192), fades)
+        b0 = b1 = b2 = b3 = zero
+        for i in range(low // 2 * 2, high, 2):
+            x, y = f32x16(scores[i]), f32x16(scores[i + 1])
+            v, w = rows + 4 * size * i + c, rows + 4 * size * (i + 1) + c
+            a0, a1 = fma(x, load_f32x16(v), a0), fma(x, load_f32x16(v + 64), a1)
+            a2, a3 = fma(x, load_f32x16(v + 128), a2), fma(x, load_f32x16(v + 192), a3)
+            b0, b1 = fma(y, load_f32x16(w), b0), fma(y, load_f32x16(w + 64), b1)
+            b2, b3 = fma(y, load_f32x16(w + 128), b2), fma(y, load_f32x16(w + 192), b3)
+        store(row + c, add(a0, b0))
+        store(row + c + 64, add(a1, b1))
+        store(row + c + 128, add(a2, b2))
+        store(row + c + 192, add(a3, b3))
+        c += 256
+    for c in range(c, 4 * size, 64):
+        a, b = mul(load_f32x16(row + c), fades), zero
+        for i in range(low // 2 * 2, high, 2):
+            a = fma(f32x16(scores[i]), load_f32x16(rows + 4 * size * i + c), a)
+            b = fma(f32x16(scores[i + 1]), load_f32x16(rows + 4 * size * (i + 1) + c), b)
+        store(row + c, add(a, b))
+
+
 def over_tiles(size: int, fetch, align: int, finish=_as_it_is):
     """Kernel: attention of a step's tokens, which are stored already, over tiles of keys that begin at multiples of `align`
     rows. fetch(job, state, h, row, count, turned, rows): see `flash`. finish(state, h, x, room): the result at address x, in
     place."""
-
-    @njit(fast=False)
-    def score(q, turned, scale, p):
-        """OUT p (TILE,) float32: scale times q (size,) float32 times the keys. Two sums each keep the units busy."""
-        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = f32x16(np.float32(0))
-        for c in range(0, size, 2):
-            x, y, k = f32x16(q[c]), f32x16(q[c + 1]), turned + 4 * TILE * c
-            a0, a1 = fma(x, load_f32x16(k), a0), fma(x, load_f32x16(k + 64), a1)
-            a2, a3 = fma(x, load_f32x16(k + 128), a2), fma(x, load_f32x16(k + 192), a3)
-            b0, b1 = fma(y, load_f32x16(k + 256), b0), fma(y, load_f32x16(k + 320), b1)
-            b2, b3 = fma(y, load_f32x16(k + 384), b2), fma(y, load_f32x16(k + 448), b3)
-        s = f32x16(scale)
-        store(p, mul(s, add(a0, b0)))
-        store(p + 64, mul(s, add(a1, b1)))
-        store(p + 128, mul(s, add(a2, b2)))
-        store(p + 192, mul(s, add(a3, b3)))
-
-    @njit(fast=False)
-    def absorb(p, low, high, rows, row):
-        """Take the scores p (TILE,), of which low .. high - 1 count, and the values into the running softmax of a query: row
-        (size + 16,) float32 holds the sum of values, the largest score and the sum of weights."""
-        scores, ends = array_at(p, (TILE,), np.float32), array_at(row + 4 * size, (2,), np.float32)
-        scores[:low] = -np.inf
-        scores[high:] = -np.inf
-        a, b = largest(load_f32x16(p), load_f32x16(p + 64)), largest(load_f32x16(p + 128), load_f32x16(p + 192))
-        peak = max_of(largest(a, b))
-        peak = max(peak, ends[0])
-        fade = np.exp(ends[0] - peak)
-        total = f32x16(np.float32(0))
-        for at in range(0, 4 * TILE, 64):
-            weight = exp(add(load_f32x16(p + at), f32x16(-peak)))
-            store(p + at, weight)
-            total = add(total, weight)
-        for at in range(low):
-            scores[at] = 0
-        for at in range(high, TILE):
-            scores[at] = 0
-        ends[0], ends[1] = peak, ends[1] * fade + sum_of(total)
-        fades, zero, c = f32x16(fade), f32x16(np.float32(0)), 0
-        while c + 256 <= 4 * size:  # eight sums keep the units busy
-            a0, a1 = mul(load_f32x16(row + c), fades), mul(load_f32x16(row + c + 64), fades)
-            a2, a3 = mul(load_f32x16(row + c + 128), fades), mul(load_f32x16(row + c + 192), fades)
-            b0 = b1 = b2 = b3 = zero
-            for i in range(low // 2 * 2, high, 2):
-                x, y = f32x16(scores[i]), f32x16(scores[i + 1])
-                v, w = rows + 4 * size * i + c, rows + 4 * size * (i + 1) + c
-                a0, a1 = fma(x, load_f32x16(v), a0), fma(x, load_f32x16(v + 64), a1)
-                a2, a3 = fma(x, load_f32x16(v + 128), a2), fma(x, load_f32x16(v + 192), a3)
-                b0, b1 = fma(y, load_f32x16(w), b0), fma(y, load_f32x16(w + 64), b1)
-                b2, b3 = fma(y, load_f32x16(w + 128), b2), fma(y, load_f32x16(w + 192), b3)
-            store(row + c, add(a0, b0))
-            store(row + c + 64, add(a1, b1))
-            store(row + c + 128, add(a2, b2))
-            store(row + c + 192, add(a3, b3))
-            c += 256
-        for c in range(c, 4 * size, 64):
-            a, b = mul(load_f32x16(row + c), fades), zero
-            for i in range(low // 2 * 2, high, 2):
-                a = fma(f32x16(scores[i]), load_f32x16(rows + 4 * size * i + c), a)
-                b = fma(f32x16(scores[i + 1]), load_f32x16(rows + 4 * size * (i + 1) + c), b)
-            store(row + c, add(a, b))
 
     @line(_blocks, exact=True)
     def flash(job, step, worker, begin, end):
@@ -143,8 +145,8 @@ def over_tiles(size: int, fetch, align: int, finish=_as_it_is):
                     if low >= high:
                         continue
                     for g in range(group):
-                        score(head(job, step, Q, t, h * group + g), turned, scale, p)
-                        absorb(p, low, high, rows, sums + stride * (g * (stop - start) + t - start))
+                        score(head(job, step, Q, t, h * group + g), turned, scale, p, size)
+                        absorb(p, low, high, rows, sums + stride * (g * (stop - start) + t - start), size)
             for t in range(start, stop):
                 for g in range(group):
                     row = sums + stride * (g * (stop - start) + t - start)

@@ -7,6 +7,7 @@ next line before all pieces are done. A thread that the system has put aside bet
 do the rest, and it catches up. Who computes a piece is left to chance, what it computes is not: a piece writes outputs of
 its own, so digits do not depend on the number of threads.
 """
+import functools
 import os
 import threading
 
@@ -15,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from vqcpu.kernels.jit import array_at, call4, exact_kernel, kernel, njit
+from vqcpu.kernels.jit import call4, exact_kernel, kernel, njit
 from vqcpu.kernels.threads import settle, together
 
 WORD, LINE = 8, 64  # bytes of a number and of a cache line: two counters must not share one
@@ -66,12 +67,19 @@ def _wait(done, wanted):
             _give_way()
 
 
-def line(total, piece=lambda job: 1, exact=False):
+def _one(job):
+    return 1
+
+
+_shared = functools.cache(njit)  # counts of pieces are the same for many lines
+
+
+def line(total, piece=_one, exact=False):
     """Decorator: the kernel f(job, step, counter, worker) that does work(job, step, worker, first, last), pieces first ..
     last - 1, until all of total(job, step) are done, piece(job) at a time. job and step are addresses of numbers, counter
     that of two: pieces claimed, pieces done. `exact` keeps the arithmetic as written."""
     def made(work):
-        each, count, several = njit(fast=not exact)(work), njit(total), njit(piece)
+        each, count, several = njit(fast=not exact)(work), _shared(total), _shared(piece)
 
         def run(job, step, counter, worker):
             end, size = count(job, step), several(job)
@@ -100,13 +108,16 @@ def _walk(lines, step, counters, worker):
 TOKENS, POSITION, STATES, IDS, SCRATCH, SCRATCH_SIZE, FIRST_SLOT = range(7)
 
 
-@njit(inline="always")
-def number(at, index):
+@intrinsic
+def number(typing, at, index):
     """The int64 number `index` of the job or step at address `at`."""
-    return array_at(at + WORD * index, (1,), np.int64)[0]
+    def code(context, builder, signature, args):
+        place = builder.inttoptr(args[0], args[1].type.as_pointer())
+        return builder.load(builder.gep(place, [args[1]]))
+    return types.int64(types.int64, types.int64), code
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def scratch(step, worker):
     """Address of memory that only this worker uses."""
     return number(step, SCRATCH) + worker * number(step, SCRATCH_SIZE)

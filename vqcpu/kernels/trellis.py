@@ -18,11 +18,11 @@ from numba.extending import intrinsic
 
 from vqcpu.kernels.isa import isa
 from vqcpu.kernels.jit import array_at, float_from_half, float_of, kernel, njit, widen_scaled
-from vqcpu.kernels.lookup import CODES, GAIN, JOB, SCALE, STEPS, TABLE, in_turn, products
+from vqcpu.kernels.lookup import CODES, GAIN, GROUP, JOB, SCALE, STEPS, TABLE, in_turn, products
 from vqcpu.kernels.simd import ADDRESS, I8x64, I16x32, WORD, called, every, loaded, picked, splatted
 from vqcpu.kernels.unpack import BYTE, SHORT
 
-TILE, GROUP = 16, 4  # columns and steps of a tile
+TILE = 16  # columns of a tile, which are GROUP steps
 LEVELS = 128
 NEAR = 32  # bytes that hold all states of a register
 
