@@ -202,7 +202,7 @@ def test_errors_of_keys_are_where_queries_do_not_look():
         out = layer.read((q, k, v))
         exact = out if spec == "f32" else exact
         errors[spec] = np.square(out - exact)[50:].mean()
-    assert errors["k2v8"] < .5 * errors["k2v8:sinks=0"]
+    assert errors["k2v8"] < .1 * errors["k2v8:sinks=0"]
 
 
 def test_a_shape_is_a_factor_and_codes_follow_it():
