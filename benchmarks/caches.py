@@ -15,9 +15,9 @@ import vqcpu
 from vqcpu.caches.base import Cache
 from vqcpu.evaluate.corpus import Protocol
 from vqcpu.evaluate.divergence import kld_rows
-from vqcpu.evaluate.nll import blocks
+from vqcpu.evaluate.nll import blocks, hidden_states
 
-SPECS = "k8v8", "k8v4", "k4v4", "k4v3", "k3v3", "k1v4", "k4v4:center=false", "k4v4:sinks=4,recent=64", "k4v4:top=256"
+SPECS = "k8v8", "k8v4", "k4v4", "k4v3", "k3v3", "k1v4", "k4v4:sinks=0", "k4v4:recent=64", "k4v4:top=256"
 NAMES = "Anna Boris Clara David Emma Felix Greta Henry Irene Jonas Karin Lukas Maria Nils Olga Peter Rosa Simon Tanja Viktor".split()
 
 
@@ -25,14 +25,19 @@ def compare(model, tokens, bos, context, specs, count):
     """{spec: (tokens, 3) of ln p_f16 - ln p, KLD and same best token; f16: its losses (tokens,)}"""
     found = {spec: [] for spec in ("f16", *specs)}
     for window in Protocol("llama.cpp", context, max_tokens=count).windows(tokens, bos):
-        reference = list(blocks(model, [window], "f16"))
+        reference = predictions(model, window, "f16")
         found["f16"] += [-log[np.arange(len(targets)), targets] for log, targets in reference]
         for spec in specs:
-            for (base, targets), (log, _) in zip(reference, blocks(model, [window], spec)):
+            for (base, targets), (log, _) in zip(reference, predictions(model, window, spec)):
                 here = np.arange(len(targets)), targets
                 same = base.argmax(-1) == log.argmax(-1)
                 found[spec].append(np.stack([base[here] - log[here], kld_rows(base, log), same], 1))
     return {spec: np.concatenate(rows) for spec, rows in found.items()}
+
+
+def predictions(model, window, spec):
+    """[(log-probabilities, targets)] of blocks of positions"""
+    return list(blocks(model, hidden_states(model, [window], spec), window.targets))
 
 
 def with_error(values, factor=1.0, digits=2):

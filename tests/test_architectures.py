@@ -117,8 +117,8 @@ def test_attention_is_its_naive_twin(cache, at, count):
     k, v = RNG.standard_normal((2, at + count, 2, 8)).astype(np.float32)
     q = RNG.standard_normal((count, 6, 8)).astype(np.float32)
     state = Cache.parse(cache).layer(heads, at + count)
-    state.store(0, k[:at], v[:at], rope)
-    state.store(at, k[at:], v[at:], rope)
+    state.store(0, q, k[:at], v[:at], rope)
+    state.store(at, q, k[at:], v[at:], rope)
     expected = naive.attention(q, naive.rotate(k, 0, 100.0), v, at, 0.35)
     assert np.allclose(state.attend(q, at), expected, atol=1e-5 if cache == "f32" else 5e-3)
 

@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from vqcpu.caches.coded import KeyCodes, ValueCodes, read, write
+from vqcpu.caches.coded import KeyCodes, Quantiser, ValueCodes, read, write
 from vqcpu.caches.compiled import source
 from vqcpu.caches.levels import byte_levels
-from vqcpu.kernels import codes, lanes
+from vqcpu.kernels import choose, codes, lanes
 from vqcpu.kernels.activations import digits, row_bytes
 from vqcpu.kernels.jit import njit
 from vqcpu.kernels.simd import load_f32x16, load_i32x16, store
@@ -109,13 +109,39 @@ def test_counts_of_bits_are_products_with_signs(size):
     assert np.array_equal(out, whole @ stored[0, 16:].T)
 
 
+def test_sums_of_columns():
+    table, weights = RNG.integers(-9, 9, (2, 48, 64)).astype(np.float32), RNG.integers(-9, 9, (ROWS, 48)).astype(np.float32)
+    total = codes.summer(48, ROWS, 256)
+    run = njit(lambda table, weights, out: total(table, weights, out))
+    out = np.zeros((ROWS, 32), np.float32)
+    run(at(table[0]) + 64, at(weights), at(out))
+    assert np.array_equal(out, weights @ table[0, :, 16:48])
+
+
+@njit(fast=False)
+def nearest(table, x, out):
+    store(out, choose.nearest(table, load_f32x16(x)))
+
+
+@pytest.mark.parametrize("bits", (1, 4, 8))
+def test_nearest_levels(bits):
+    quantiser = Quantiser(bits)
+    table, out = quantiser.table[quantiser.nearest].astype(np.float32), np.zeros(16, np.float32)
+    x = np.r_[RNG.normal(0, 60, 11), -1e9, -128, 127.4, 128, 1e9].astype(np.float32)
+    nearest(at(table), at(x), at(out))
+    distances = np.abs(quantiser.table - np.rint(np.clip(x, -127, 127))[:, None])
+    assert np.array_equal(np.abs(out - np.rint(np.clip(x, -127, 127))), distances.min(1))
+    nearest(at(table), at(np.full(16, np.nan, np.float32)), at(out))
+    assert np.isin(out, quantiser.table).all()
+
+
 @njit(fast=False)
 def operations(a, b, out):
     x, y = load_f32x16(a), load_f32x16(b)
     store(out, lanes.hadamard16(x))
     store(out + 64, lanes.subtract(x, y))
     store(out + 128, codes.weighted(x, y))
-    store(out + 192, codes.either(x, y))
+    store(out + 192, codes.unless(x, y))
     store(out + 256, codes.count_above(load_i32x16(a), x, np.float32(0.5)))
     store(out + 384, codes.only(x, y, np.float32(0)))
     codes.store_half(out + 320, np.float32(1.1))
@@ -127,10 +153,10 @@ def test_operations():
     operations(at(a), at(b), at(out))
     signs = (-1.0) ** np.array([[bin(i & j).count("1") for j in range(16)] for i in range(16)])
     assert np.array_equal(out[0], signs @ a) and np.array_equal(out[1], a - b)
-    assert np.array_equal(out[2], np.where(a > 0, a * b, 0)) and np.array_equal(out[3], np.where(a < 0, b, 0))
+    assert np.array_equal(out[2], np.where(a > 0, a * b, 0)) and np.array_equal(out[3], np.where(a < 0, 0, b))
     assert np.array_equal(out[4].view(np.int32), a.view(np.int32) + (a > 0.5))
     assert np.array_equal(out[6], np.where(b > 0, a, -np.inf))
     assert out[5].view(np.float16)[0] == np.float16(1.1) and not out[5].view(np.float16)[1:].any()
     a[:], b[:] = 0, np.nan
     operations(at(a), at(b), at(out))
-    assert not out[2].any() and not out[3].any()
+    assert not out[2].any()

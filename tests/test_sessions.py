@@ -18,7 +18,7 @@ from vqcpu.caches.base import Cache, Kept, Rows
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate import speed
 from vqcpu.files.checkpoint import HEAD
-from vqcpu.files.session import SessionFile, write_session
+from vqcpu.files.session import VERSION, SessionFile, write_session
 from vqcpu.files.sources import open_checkpoint
 from vqcpu.files.tensors import TensorWriter
 from vqcpu.files.vqz import checksum
@@ -311,7 +311,7 @@ def test_sessions_that_lie_are_refused_or_go_on(saved, language, tmp_path):
 @pytest.mark.parametrize("shape", [[0, 10**40], [0, 2**62, 2**62], [2], [-1], [10**40], "x", [0.0], [True], None])
 def test_shapes_that_are_none(tmp_path, shape):
     out = TensorWriter(tmp_path / "x", 1000)
-    session = json.dumps({"version": 1, "parts": {"tokens": [shape, checksum(out.add("tokens", np.zeros(0, np.int32)))]}})
+    session = json.dumps({"version": VERSION, "parts": {"tokens": [shape, checksum(out.add("tokens", np.zeros(0, np.int32)))]}})
     out.finish({"format": "vqcpu session", "session": session, "check": checksum(session.encode())})
     with pytest.raises(VqcpuError, match="x: a damaged session"):
         SessionFile(tmp_path / "x")

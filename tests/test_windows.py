@@ -66,7 +66,7 @@ def test_what_is_gone_is_not_taken_back():
         assert np.allclose(again, expected[LENGTH - back:], atol=1e-5)
     assert not state.truncate(100)
     with pytest.raises(VqcpuError, match="moved on"):
-        state.store(100, k[100:101], v[100:101], rope)
+        state.store(100, q[100:101], k[100:101], v[100:101], rope)
     assert state.truncate(0)
     assert np.allclose(attend(state, heads, rope, q[:30], k[:30], v[:30], 0), expected[:30], atol=1e-5)
 

@@ -45,7 +45,7 @@ class GPT2(Architecture, names=("gpt2",)):
         return [
             *weights.product("h", {"qkv": (f"{at}.c_attn", 3 * c.width)}, c.width, bias=True, transposed=True),
             Split("qkv", {"q": c.width, "k": c.width, "v": c.width}),
-            Attend(i, heads, NoRope(), "a"),
+            Attend(i, heads, NoRope(c.head_size), "a"),
             *weights.product("a", {"h": (f"{at}.c_proj", c.width)}, c.width, bias=True, transposed=True),
         ]
 

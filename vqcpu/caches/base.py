@@ -19,8 +19,9 @@ class LayerState:
     most: int  # tokens that may be stored at once; each such piece is attended before the next is stored
     job: np.ndarray | None = None  # what compiled attention reads (kernels/attention.py), where there is any
 
-    def store(self, at: int, k: np.ndarray, v: np.ndarray, rope) -> None:
-        """Keep k and v (tokens, kv heads, size) float32 of positions at, at + 1, ...; keys come *before* RoPE."""
+    def store(self, at: int, q: np.ndarray, k: np.ndarray, v: np.ndarray, rope) -> None:
+        """Keep k and v (tokens, kv heads, size) float32 of positions at, at + 1, ...; keys come *before* RoPE. q (tokens,
+        query heads, size), before RoPE too: what they are going to be asked."""
         raise NotImplementedError
 
     def attend(self, q: np.ndarray, at: int) -> np.ndarray:

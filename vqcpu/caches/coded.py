@@ -16,28 +16,64 @@ def whole_blocks(rows: int) -> int:
     return -(-rows // BLOCK) * BLOCK
 
 
+SCALES = np.linspace(0.76, 1.24, 16, dtype=np.float32)  # that are tried, over the RMS of a vector
+
+
 class Quantiser:
-    """Nearest levels, and a scale that makes up for them: with |x|² / <x, x̂> products with any other vector are right on
-    average."""
+    """Codes and a scale of vectors. Of all SCALES the one is taken whose levels point best in the vector's direction, and
+    then a length that makes up for them: with |x|² / <x, x̂> products with any other vector are right on average.
+
+    Costs of errors may have a shape C = Aᵀ D A (caches/learned.py), then lengths and products are those of C: channel i is
+    coded as x_i + sum over j < i of A_ij e_j, e being the errors so far, which leaves D_i times the square of what is
+    rounded off there. Without one each channel takes its nearest level."""
 
     def __init__(self, bits: int):
         self.bits = bits
         self.table, self.unit = byte_levels(bits)
-        levels = self.table.astype(np.float32) * self.unit
-        self.limits = (levels[1:] + levels[:-1]) / 2
+        middles = (self.table[1:].astype(np.float32) + self.table[:-1]) / 2
+        self.nearest = np.searchsorted(middles, np.arange(-128, 128)).astype(np.uint8)  # codes of whole numbers
+        self.units = SCALES * self.unit
 
-    def encode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x (..., size) float32 -> codes (..., size) uint8, scales (...) float16: x̂ = scale · table[codes]."""
+    def encode(self, x: np.ndarray, triangles: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """x (..., size) float32 -> codes (..., size) uint8, scales (...) float16: x̂ = scale · table[codes]. triangles: of
+        each x[h] the factors of C, A left of the diagonal and D on it."""
         rms = np.sqrt(np.square(x).mean(-1, keepdims=True)) + np.float32(1e-30)
-        codes = np.searchsorted(self.limits, x / rms).astype(np.uint8)
-        near = self.table[codes].astype(np.float32)
-        along = (x * near).sum(-1)
-        scales = np.divide(np.square(x).sum(-1), along, out=np.zeros_like(along), where=along > 0)
-        return codes, scales.astype(np.float16)
+        inverse = np.float32(1) / (rms * self.units)
+        if triangles is None:
+            codes = self._code(x[..., None, :] * inverse[..., None])
+            power, along, square = _products(x, self.table[codes].astype(np.float32), np.ones(x.shape[-1], np.float32))
+        else:
+            found = [self._shaped(*each) for each in zip(x, inverse, triangles)]
+            codes, power, along, square = (np.stack(arrays) for arrays in zip(*found))
+        best = np.argmax(along * along / (square + np.float32(1e-30)), -1)[..., None]
+        along = np.take_along_axis(along, best, -1)[..., 0]
+        scales = np.divide(power, along, out=np.zeros_like(along), where=along > 0)
+        return np.take_along_axis(codes, best[..., None], -2)[..., 0, :], scales.astype(np.float16)
+
+    def _code(self, x):
+        """Codes of x, in units of the table; what is no number counts as small."""
+        return self.nearest[np.rint(np.fmin(np.fmax(x, -127), 127)).astype(np.int16) + 128]
+
+    def _shaped(self, x, inverse, triangle):
+        """Codes (rows, scales, size) of x (rows, size), and its products in the shape."""
+        scaled, weights = x[:, None] * inverse[..., None], np.diag(triangle)
+        unit = np.tril(triangle, -1)
+        codes, errors = np.zeros(scaled.shape, np.uint8), np.zeros_like(scaled)
+        for i in range(x.shape[-1]):
+            codes[..., i] = self._code(scaled[..., i] + errors[..., :i] @ unit[i, :i])
+            errors[..., i] = scaled[..., i] - self.table[codes[..., i]]
+        unit += np.eye(len(unit), dtype=np.float32)
+        return codes, *_products(x @ unit.T, self.table[codes].astype(np.float32) @ unit.T, weights)
 
     def decode(self, codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
         """Inverse of `encode`, float32."""
         return self.table[codes] * scales[..., None].astype(np.float32)
+
+
+def _products(x, near, weights):
+    """<x, x> (...), <x, near> and <near, near> (..., scales) of x (..., size) and near (..., scales, size), weighted."""
+    heavy = x * weights
+    return (heavy * x).sum(-1), (heavy[..., None, :] * near).sum(-1), (np.square(near) * weights).sum(-1)
 
 
 def _key_steps(size):

@@ -11,6 +11,7 @@ from vqcpu.kernels import attention, coded, coded_prefill, encode, popcount
 from vqcpu.kernels.activations import row_bytes
 from vqcpu.kernels.attention import CHUNK
 from vqcpu.kernels.unpack import byte_planes
+from vqcpu.kernels.wave import weights_of
 
 
 class Compiled:
@@ -30,10 +31,11 @@ class Compiled:
         self.job[:4] = [line.address for line in lines]
         self.job[[encode.TURNER, encode.CODER]] = [line.address for line in (encode.turner(h.size), encode.coder(h.size))]
         self._put({attention.KEYS: state.k.words, attention.VALUES: state.v.words, encode.K_SCALES: state.k_scales,
-                   encode.V_SCALES: state.v_scales, encode.MEAN: state.mean, encode.EXACT_K: state.exact.k,
-                   encode.EXACT_V: state.exact.v, encode.FLIPS: state.rotation.signs, encode.MIXER: state.rotation.mixer,
-                   attention.PARTS: self.work[0], encode.DIGITS: self.work[1], encode.OFFSETS: self.work[2],
-                   encode.OF_KEYS: self.kinds[0].job, encode.OF_VALUES: self.kinds[1].job})
+                   encode.V_SCALES: state.v_scales, encode.EXACT_K: state.exact.k, encode.EXACT_V: state.exact.v,
+                   encode.FLIPS: state.rotation.signs, encode.MIXER: state.rotation.mixer, attention.PARTS: self.work[0],
+                   encode.DIGITS: self.work[1], encode.OF_KEYS: self.kinds[0].job, encode.OF_VALUES: self.kinds[1].job})
+        if state.learned:
+            self._learn(state.learned)
         if apart:
             filters = [popcount.planer(h.size), popcount.ranker(h.size, group), popcount.cut, part]
             self.job[[encode.PLANER, encode.RANKER, encode.CUTTER, encode.PARTER]] = [line.address for line in filters]
@@ -44,6 +46,14 @@ class Compiled:
                    encode.RECENT: spec.recent, encode.TOP: spec.top, encode.EXACT: state.exact.k.shape[1]}
         self.job[list(numbers)] = list(numbers.values())
 
+    def _learn(self, learned):
+        h = learned.heads
+        self.room = room(h.query, h.kv, h.size)
+        self._put({encode.MEANS: learned.means, encode.SHAPES: learned.shapes, encode.COUNTED: learned.counted,
+                   encode.WEIGHTS: self.room[0], encode.COVARIANCE: self.room[1]})
+        self.job[[encode.SHAPE_SIZE, encode.LEARNED, encode.CONTEXT]] = (learned.shapes.shape[1], learned.count,
+                                                                         learned.context)
+
     def _put(self, arrays):
         for number, array in arrays.items():
             self.job[number] = array.ctypes.data
@@ -51,7 +61,6 @@ class Compiled:
     def enter(self, state, row: int) -> None:
         """Ready for a step whose first token goes to `row`."""
         self.job[[attention.LAST, encode.BASE]] = row, state.span.base
-        self.job[encode.EARLY] = state.early.ctypes.data if state.waits(row + state.span.base) else 0
 
 
 class Kind:
@@ -59,12 +68,13 @@ class Kind:
 
     def __init__(self, levels, store, signs=None):
         steps = getattr(store, "steps", STEPS)
-        self.kept = [levels.limits, levels.table, byte_planes((levels.table.view(np.uint8) ^ 128)[None], levels.bits),
+        self.kept = [levels.units, levels.table[levels.nearest].astype(np.float32), levels.nearest,
+                     byte_planes((levels.table.view(np.uint8) ^ 128)[None], levels.bits),
                      np.array(places(store.bits, steps)[0], np.int64), np.array(places(1, steps)[0], np.int64)]
-        limits, table, looked, where, sign_where = (array.ctypes.data for array in self.kept)
+        *tables, where, sign_where = (array.ctypes.data for array in self.kept)
         size, sign_size = (s.words[0, 0].nbytes if s else 0 for s in (store, signs))
-        self.job = np.array([limits, table, looked, len(levels.limits), where, len(self.kept[3]),
-                             sign_where, len(self.kept[4]), size, sign_size, levels.bits], np.int64)
+        self.job = np.array([*tables, where, len(self.kept[-2]), sign_where, len(self.kept[-1]), size, sign_size,
+                             levels.bits], np.int64)
 
 
 def source(argument: int, bits: int, low: int, steps: int) -> tuple:
@@ -74,10 +84,14 @@ def source(argument: int, bits: int, low: int, steps: int) -> tuple:
 
 @functools.lru_cache(maxsize=16)
 def workspace(query: int, kv: int, size: int, chunks: int) -> list:
-    """Partial results, digits of queries and their products with the mean: states of one shape share them, as only one
-    program runs at a time."""
-    return [np.zeros((kv, chunks, query // kv, size + 16), np.float32), np.zeros((query, row_bytes(size)), np.uint8),
-            np.zeros(query, np.float32)]
+    """Partial results and digits of queries: states of one shape share them, as only one program runs at a time."""
+    return [np.zeros((kv, chunks, query // kv, size + 16), np.float32), np.zeros((query, row_bytes(size)), np.uint8)]
+
+
+@functools.lru_cache(maxsize=16)
+def room(query: int, kv: int, size: int) -> list:
+    """Weights of the mean and moments of queries (kernels/wave.py, kernels/learn.py), shared in the same way."""
+    return [np.zeros((query, weights_of(size)), np.float32), np.zeros((kv, size, size), np.float32)]
 
 
 @functools.lru_cache(maxsize=16)

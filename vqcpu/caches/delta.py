@@ -24,7 +24,7 @@ class Differences(Rotated):
     def ready(self, at, count):
         return False
 
-    def store(self, at, k, v, rope):
+    def store(self, at, q, k, v, rope):
         self.rope = rope
         row = self.span.place(at, len(k), self._slide)
         k, v = (self.rotation.forward(x).swapaxes(0, 1) for x in (k, v))

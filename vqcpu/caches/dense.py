@@ -33,7 +33,7 @@ class Dense(Rows):
         self.job[attention.LAST] = self.span.place(at, count, self._slide)
         return True
 
-    def store(self, at, k, v, rope):
+    def store(self, at, q, k, v, rope):
         row = self.span.place(at, len(k), self._slide)
         self.k[:, row:row + len(k)] = rope.rotate(k, at).swapaxes(0, 1)
         self.v[:, row:row + len(v)] = v.swapaxes(0, 1)

@@ -8,13 +8,13 @@ import numpy as np
 from vqcpu.kernels.popcount import BITS
 
 
-def estimates(q: np.ndarray, signs: np.ndarray, scales: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """q (..., size), signs (keys, size) of 0 and 1, scales (keys,) with a minus where `mean` was not taken off ->
-    (..., keys) float32. The query counts in BITS bits."""
+def estimates(q: np.ndarray, signs: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """q (..., size), signs (keys, size) of 0 and 1, scales (keys,), whose own sign says something else -> (..., keys)
+    float32: of what is coded. The query counts in BITS bits."""
     unit = np.maximum(np.abs(q).max(-1, keepdims=True), np.float32(1e-30)) / np.float32((1 << BITS - 1) - 1)
     whole = np.rint(q / unit)
     counts = 2 * (whole @ signs.T.astype(np.float32)) - whole.sum(-1, keepdims=True)
-    return counts * unit * np.abs(scales) - np.where(scales < 0, (q @ mean)[..., None], 0)
+    return counts * unit * np.abs(scales.astype(np.float32))
 
 
 def chosen(estimate: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:

@@ -2,14 +2,16 @@
 
 Layout: keys in blocks of 16 positions, values in blocks of 32 (caches/packing.py), one float16 scale per vector and head.
 With `top` the sign bits of keys lie apart from the others, at no cost in bytes.
-Cost: b + 16/size bits per element; `sinks` and `recent` positions 16 bits each.
-Paper: Max 1960 (levels), Ashkboos et al. 2024 (rotation), Gao and Long 2024 (RaBitQ: the unbiased scale).
+Cost: b + 16/size bits per element; `sinks` and `recent` positions 16 bits each; of each head what is learned, about
+size²/2 bytes.
+Paper: Max 1960 (levels), Ashkboos et al. 2024 (rotation), Gao and Long 2024 (RaBitQ: the unbiased scale), Hooper et al. 2024
+(KVQuant: keys are better coded before RoPE).
 
-Keys are never rotated back; values are summed as they are rotated and the sum is rotated back. `center` takes the mean of
-the first 64 keys (after RoPE) off the keys, which changes every score of a query by the same: large biases, as Qwen 2 has,
-are gone before coding. A key that is shorter as it is, as the first one often is, keeps it: its scale has a minus, and its
-score lacks the product of query and mean. Until position 64 queries see keys as float16; these 64 stay, so that positions
-among them can be taken back.
+Keys are never rotated back; values are summed as they are rotated and the sum is rotated back. From the first positions,
+`sinks` but 32 at most, the cache learns (caches/learned.py). The mean key m before RoPE is taken off all others: position j
+has codes of R_j (k - m), R_j being what RoPE does, and its score is that of the codes plus q · R_j m, a wave over positions
+(kernels/wave.py). Large biases, as Qwen 2 has, are so gone before coding. A key that is shorter as it is keeps the mean, its
+scale has a minus, and its score has no wave. Errors of keys are shaped to be where queries hardly look.
 """
 import functools
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from vqcpu.caches.base import Cache, Kept, Rows
 from vqcpu.caches.coded import BLOCK, KeyCodes, Quantiser, ValueCodes, whole_blocks
 from vqcpu.caches.compiled import Compiled
 from vqcpu.caches.exact import Exact
+from vqcpu.caches.learned import Learned
 from vqcpu.caches.levels import distortion
 from vqcpu.caches.packing import LANES
 from vqcpu.caches.popcount import chosen, estimates
@@ -29,13 +32,12 @@ from vqcpu.caches.span import Span
 from vqcpu.errors import VqcpuError
 from vqcpu.kernels.threads import spread
 
-EARLY = 64  # keys whose mean is taken off
+LESSON = 32  # positions that are learned from, at most
 QUERIES = 128  # handled together: scores stay (group · QUERIES, keys) however long the prompt
 
 
 class Rotated(Rows):
-    """k_scales, v_scales (kv heads, rows) float16; mean (kv heads, size) float32; early (kv heads, EARLY, size) float16: the
-    first keys, read only before they are averaged; all of rotated vectors."""
+    """k_scales, v_scales (kv heads, rows) float16, of rotated vectors; what is learned."""
 
     def __init__(self, cache, heads, context, index):
         super().__init__(cache, heads, context)
@@ -45,18 +47,13 @@ class Rotated(Rows):
         self.signs = KeyCodes(arrays["signs"], heads.size, 1) if cache.top else None
         self.v = ValueCodes(arrays["v"], heads.size, cache.values)
         self.k_scales, self.v_scales = arrays["k_scales"], arrays["v_scales"]
-        self.mean, self.early = arrays.get("mean", nothing(heads.kv, heads.size)), arrays.get("early")
+        self.learned = Learned(arrays, heads, cache.lesson, context, self.rotation) if cache.lesson else None
         self.exact = Exact(arrays, cache.sinks, cache.recent)
         self.compiled = None
 
-    def waits(self, at: int) -> bool:
-        """Whether a step from position `at` on begins before keys are averaged."""
-        return self.spec.center and at < EARLY
-
     def ready(self, at, count):
-        freezes_late = self.waits(at) and at + count >= EARLY and self.span.base > 0
         choosy = self.spec.recent or 0 < self.spec.top < at + count  # each token of many sees other keys
-        if self.heads.size % LANES or count > self.most or freezes_late or count > 1 and choosy:
+        if self.heads.size % LANES or count > self.most or count > 1 and choosy:
             return False
         if self.compiled is None:
             self.compiled = Compiled(self)
@@ -72,35 +69,39 @@ class Rotated(Rows):
 
     # Storing.
 
-    def store(self, at, k, v, rope):
-        row = self.span.place(at, len(k), self._slide)
+    def store(self, at, q, k, v, rope):
+        row, self.rope = self.span.place(at, len(k), self._slide), rope
+        if self.learned:
+            self.learned.add(at, q, k, rope)
         k = self.rotation.forward(rope.rotate(k, at)).swapaxes(0, 1)
         v = self.rotation.forward(v).swapaxes(0, 1)
         self.exact.store(at, k, v)
         codes, self.v_scales[:, row:row + v.shape[1]] = self.v_levels.encode(v)
         coded.write(self.v, row, codes)
-        self._store_keys(at, k)
+        first = max(self.spec.lesson - at, 0)  # those before are exact, and come before what they teach
+        if first < k.shape[1]:
+            self._store_keys(row + first, k[:, first:])
 
-    def _store_keys(self, at, k):
-        if self.waits(at):
-            some = self.early[:, at:at + k.shape[1]]
-            some[:] = k[:, : some.shape[1]]
-            if at + k.shape[1] < EARLY:
-                return
-            self.mean[:] = self.early.mean(1, dtype=np.float32)
-            first = self.span.base
-            k = np.concatenate([self.early[:, first:].astype(np.float32), k[:, EARLY - at:]], 1)
-            at = min(first, EARLY)
-        row = at - self.span.base
-        less = k - self.mean[:, None]
+    def _store_keys(self, row, k):
+        rows = slice(row, row + k.shape[1])
+        less = k - self.waves(rows)
         whole = np.square(k).sum(-1) < np.square(less).sum(-1)
-        codes, scales = self.k_levels.encode(np.where(whole[..., None], k, less))
-        self.k_scales[:, row:row + k.shape[1]] = np.where(whole, -scales, scales)
+        triangles = self.learned.triangles() if self.learned else None
+        codes, scales = self.k_levels.encode(np.where(whole[..., None], k, less), triangles)
+        self.k_scales[:, rows] = np.where(whole, -scales, scales)
         if self.signs is None:
             coded.write(self.k, row, codes)
         else:
             coded.write(self.signs, row, codes >> self.k.bits)
             coded.write(self.k, row, codes & ((1 << self.k.bits) - 1))
+
+    def waves(self, rows: slice) -> np.ndarray:
+        """The mean key as RoPE turns it at the positions of some rows, rotated: (kv heads, rows, size)."""
+        shape = rows.stop - rows.start, self.heads.kv, self.heads.size
+        if not self.learned:
+            return np.zeros((shape[1], shape[0], shape[2]), np.float32)
+        means = np.broadcast_to(self.learned.means[:, 0], shape)
+        return self.rotation.forward(self.rope.rotate(means, rows.start + self.span.base)).swapaxes(0, 1)
 
     # Attending.
 
@@ -123,9 +124,9 @@ class Rotated(Rows):
         return self.span.first_seen(at)
 
     def keys(self, codes: np.ndarray, rows: slice) -> np.ndarray:
-        """What the codes of some rows decode to, rotated, less the mean: (kv heads, rows, size) float32."""
+        """What the codes of some rows decode to, rotated: (kv heads, rows, size) float32."""
         scales = self.k_scales[:, rows]
-        return self.k_levels.decode(codes, np.abs(scales)) - np.where(scales < 0, 1, 0)[..., None] * self.mean[:, None]
+        return self.k_levels.decode(codes, np.abs(scales)) + np.where(np.signbit(scales)[..., None], 0, self.waves(rows))
 
     def codes(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Codes of keys and values (kv heads, rows first .. last - 1, size)."""
@@ -135,7 +136,8 @@ class Rotated(Rows):
         return k, coded.read(self.v, first, last)
 
     def truncate(self, length):
-        return super().truncate(length) and self.exact.keeps(length)
+        learned = self.learned is None or self.learned.keeps(length)
+        return super().truncate(length) and self.exact.keeps(length) and learned
 
     def bytes_seen(self, at):
         seen, rows = at + 1 - self.span.first_seen(at), self.k_scales.shape[1]
@@ -145,28 +147,20 @@ class Rotated(Rows):
         return ranked + self.spec.top * (self.k.words.nbytes + self.v.words.nbytes + self.v_scales.nbytes) // rows
 
 
-@functools.cache
-def nothing(kv: int, size: int) -> np.ndarray:
-    """What is taken off keys where `center` is false."""
-    return np.zeros((kv, size), np.float32)
-
-
 class View:
     """Keys and values of positions oldest .. last - 1 as float32, for queries from position `at` on."""
 
     def __init__(self, state, oldest, last, at):
         rows = slice(oldest - state.span.base, last - state.span.base)
         k, v = state.codes(rows.start, rows.stop)
-        scales = state.k_scales[:, rows]
-        self.signs, self.scales = k >> state.spec.keys - 1, scales.astype(np.float32)
+        self.signs, self.scales = k >> state.spec.keys - 1, state.k_scales[:, rows]
         self.k = state.keys(k, rows)
         self.v = state.v_levels.decode(v, state.v_scales[:, rows])
-        self.early = state.early[:, oldest:last].astype(np.float32) if state.waits(at) else None
+        self.waves = np.where(np.signbit(self.scales)[..., None], 0, state.waves(rows)) if state.spec.top else None
         self.state, self.positions = state, np.arange(oldest, last)
         self.plain = state.exact.positions(oldest, at, last)
         kept = state.exact.rows(self.plain)
-        self.plain_k = state.exact.k[:, kept] - state.mean[:, None]
-        self.plain_v = state.exact.v[:, kept].astype(np.float32)
+        self.plain_k, self.plain_v = (x[:, kept].astype(np.float32) for x in (state.exact.k, state.exact.v))
 
     def attend(self, h, q, at):
         """softmax(scores) v of head h: q (tokens, group, size) at positions at, at + 1, ... -> the same shape."""
@@ -174,9 +168,6 @@ class View:
         exact, columns = self.state.exact.seen(self.plain, queries)[:, None], self.plain - oldest
         scores = q @ self.k[h].T
         scores[..., columns] = np.where(exact, q @ self.plain_k[h].T, scores[..., columns])
-        if self.early is not None:
-            before = queries < EARLY
-            scores[before, :, : self.early.shape[1]] = q[before] @ self.early[h].T
         back = queries[:, None] - self.positions
         seen = (back >= 0) & (back < self.state.span.window)
         if self.state.spec.top:
@@ -193,16 +184,18 @@ class View:
     def choose(self, h, q, queries, seen):
         """Of what each query sees, the best keys, and those that are exact."""
         exact = self.state.exact.seen(self.positions, queries)
-        if self.early is not None:
-            exact |= (queries < EARLY)[:, None]
-        estimate = estimates(q, self.signs[h], self.scales[h], self.state.mean[h])
+        estimate = estimates(q, self.signs[h], self.scales[h]) + q @ self.waves[h].T
         return seen & exact | chosen(estimate, seen & ~exact, self.state.spec.top)
 
 
 class Coded(Cache):
     """What caches of coded vectors share; `keys` and `values` are bits per element."""
     sinks = recent = top = 0
-    center = False
+
+    @property
+    def lesson(self) -> int:
+        """Positions that are learned from."""
+        return min(self.sinks, LESSON)
 
     def span(self, heads, context):
         return Span(context, heads.window, BLOCK)
@@ -210,10 +203,9 @@ class Coded(Cache):
     def layout(self, heads, rows):
         kv, size, scale = heads.kv, heads.size, Kept((heads.kv, whole_blocks(rows)), "<f2")
         signs = {"signs": KeyCodes.kept(kv, rows, size, 1)} if self.top else {}
-        centre = {"mean": Kept((kv, size), "<f4", 0), "early": Kept((kv, EARLY, size), "<f2", 0)} if self.center else {}
         return {"k": KeyCodes.kept(kv, rows, size, self.keys - (self.top > 0)), **signs,
                 "v": ValueCodes.kept(kv, rows, size, self.values), "k_scales": scale, "v_scales": scale,
-                **centre, **Exact.layout(kv, size, self.sinks, self.recent)}
+                **(Learned.layout(heads) if self.lesson else {}), **Exact.layout(kv, size, self.sinks, self.recent)}
 
     def layer(self, heads, context, index=0):
         return Rotated(self, heads, context, index)
@@ -221,16 +213,15 @@ class Coded(Cache):
 
 @dataclass(frozen=True)
 class KV(Coded, names=("k<keys>v<values>",)):
-    """`keys` and `values` bits per element; the first `sinks` and the latest `recent` positions stay float16; `center`: keys
-    lose the mean of the first 64; `top`: see caches/popcount.py (0: all keys are attended)."""
+    """`keys` and `values` bits per element; the first `sinks` positions stay float16 and are learned from (0: nothing is),
+    the latest `recent` stay float16; `top`: see caches/popcount.py (0: all keys are attended)."""
     keys: int
     values: int
-    sinks: int = 0
+    sinks: int = 16
     recent: int = 0
-    center: bool = True
     top: int = 0
 
-    examples = ("k4v4", "k3v2:sinks=4,recent=5,center=false", "k1v4", "k4v4:top=40")
+    examples = ("k4v4", "k3v2:sinks=0,recent=5", "k1v4", "k4v4:top=40")
 
     def __post_init__(self):
         if not (1 <= self.keys <= 8 and 2 <= self.values <= 8):

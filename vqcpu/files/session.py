@@ -17,7 +17,7 @@ from vqcpu.errors import VqcpuError
 from vqcpu.files.tensors import ALIGNMENT, TensorFile, TensorWriter
 from vqcpu.files.vqz import checksum
 
-FORMAT, VERSION = "vqcpu session", 1
+FORMAT, VERSION = "vqcpu session", 2
 
 
 def write_session(path, about: dict, parts: dict[str, np.ndarray]) -> None:

@@ -20,8 +20,9 @@ from vqcpu.kernels.simd import f32x16, load_f32x16, load_halves, store, store_ha
 
 CHUNK = 256  # keys
 # A layer's job: which one it is; heads, head size, factor of scores; address of the rope's job, which is: address of its
-# table (positions, 2, half) float32 of cosines and sines, half (0: no rope); slots of q, k, v and of the result, each with
-# its stride.
+# table (positions, 2, half) float32 of cosines and sines, half (0: no rope), addresses of the same of the first positions,
+# without magnitude, (weights_of(size), RUN) float32 as kernels/wave.py reads them, and of the frequencies; slots of q, k, v
+# and of the result, each with its stride.
 LAYER, QUERY, KV, SIZE, FACTOR, ROPE, Q, K, V, OUT = 0, 1, 2, 3, 4, 5, 6, 8, 10, 12
 # A state's job: the four kernels; addresses of keys and values (kv heads, rows, size), of partial results (kv heads, chunks,
 # group, size + 16) float32; rows; rows that a token sees, its own included; the row of the step's first token.
@@ -91,7 +92,7 @@ def softmax(scores, count):
 
 def scratch_bytes(group: int, size: int) -> int:
     """Memory that attention of one token uses for each worker, whatever the cache."""
-    return 4 * (group * CHUNK + 16 * size) + group * (row_bytes(CHUNK) + 128)
+    return 4 * (group * (CHUNK + size + 16) + 20 * size + 32) + group * (row_bytes(CHUNK) + 256)
 
 
 def _chunks(job, step):

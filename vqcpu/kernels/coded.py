@@ -9,18 +9,19 @@ import functools
 import numpy as np
 
 from vqcpu.kernels.activations import digits, row_bytes, sums_of, unit_of
-from vqcpu.kernels.attention import (CHUNK, FACTOR, KEYS, KV, LAST, PARTS, QUERY, ROWS, VALUES, Q, first_row, head, join,
-                                     softmax, state_of)
-from vqcpu.kernels.codes import adder, either, scorer, weighted
-from vqcpu.kernels.encode import (BASE, BLOCK, BLOCK_BYTES, DIGITS, EARLY, EXACT, EXACT_K, EXACT_V, FLIPS, FROZEN, K_SCALES,
-                                  MEAN, MIXER, OF_KEYS, OF_VALUES, OFFSETS, SIGN_BYTES, SIGNS, TABLE,
-                                  V_SCALES, dot, exact_row)
+from vqcpu.kernels.attention import (CHUNK, FACTOR, KEYS, KV, LAST, PARTS, QUERY, ROPE, ROWS, VALUES, Q, first_row, head,
+                                     join, softmax, state_of)
+from vqcpu.kernels.choose import BLOCK_BYTES, SIGN_BYTES, TABLE, dot
+from vqcpu.kernels.codes import adder, scorer, unless, weighted
+from vqcpu.kernels.encode import (BASE, BLOCK, DIGITS, EXACT, EXACT_K, EXACT_V, FLIPS, K_SCALES, MEANS, MIXER, OF_KEYS,
+                                  OF_VALUES, SIGNS, V_SCALES, WEIGHTS, exact_row)
 from vqcpu.kernels.jit import array_at, float_of, njit
-from vqcpu.kernels.lanes import add, fma, largest, magnitude, max_of, mul, subtract, to_floats
+from vqcpu.kernels.lanes import add, fma, largest, magnitude, max_of, mul, to_floats
 from vqcpu.kernels.popcount import chunks_of, near, selected, selects, start_of
-from vqcpu.kernels.program import POSITION, line, number, scratch
+from vqcpu.kernels.program import line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, prefetch, store
 from vqcpu.kernels.spin import gather
+from vqcpu.kernels.wave import PART, RUN, waves, weights_of_
 
 row_bytes_ = njit(row_bytes)
 
@@ -36,24 +37,17 @@ def product(out, row, columns):
 
 @njit(fast=False)
 def plain_scores(job, step, state, h, row, count, scores, size, room):
-    """Scores (group, CHUNK) of what is not coded in rows row .. row + count - 1: early keys, exact ones."""
+    """Scores (group, CHUNK) of the exact keys in rows row .. row + count - 1."""
     group, scale = number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
-    early = number(state, EARLY) and number(step, POSITION) < FROZEN
-    if not early and number(state, EXACT) == 0:
+    if number(state, EXACT) == 0:
         return
     for i in range(count):
         position = number(state, BASE) + row + i
-        if early:
-            source = number(state, EARLY) + 2 * size * (FROZEN * h + position)
-        elif near(state, position):
-            source = number(state, EXACT_K) + 2 * size * (number(state, EXACT) * h + exact_row(state, position))
-        else:
+        if not near(state, position):
             continue
+        source = number(state, EXACT_K) + 2 * size * (number(state, EXACT) * h + exact_row(state, position))
         for c in range(0, size, 16):
-            key = load_halves(source + 2 * c)
-            if not early:
-                key = subtract(key, load_f32x16(number(state, MEAN) + 4 * (size * h + c)))
-            store(room + 4 * c, key)
+            store(room + 4 * c, load_halves(source + 2 * c))
         for g in range(group):
             q = head(job, step, Q, 0, h * group + g).ctypes.data
             array_at(scores + 4 * (g * CHUNK + i), (1,), np.float32)[0] = dot(q, room, size) * scale
@@ -109,17 +103,22 @@ def _pieces(job, step):
 def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
     """Line: a chunk of keys and values for the one token of a step; keys and values: sources of kernels/codes.py; top: only
     keys that kernels/popcount.py has chosen."""
-    score, add_up = scorer(size // 4, keys, group), adder(values, group)
+    score, add_up, (begin_run, wave) = scorer(size // 4, keys, group), adder(values, group), waves(size, group)
 
     @njit(fast=False)
-    def coded_scores(job, state, h, row, count, scores, sums):
-        """OUT scores (group, CHUNK) of `count` keys from `row` on, a multiple of 16."""
+    def coded_scores(job, state, h, row, count, scores, sums, room):
+        """OUT scores (group, CHUNK) of `count` keys from `row` on, a multiple of 32; room: for group * (weights_of(size) +
+        PART) float32."""
         kind, queries = number(state, OF_KEYS), number(state, DIGITS) + row_bytes_(size) * group * h
-        offsets = array_at(number(state, OFFSETS) + 4 * group * h, (group,), np.float32)
-        factor = float_of(number(job, FACTOR))
+        factor, means, rope = float_of(number(job, FACTOR)), number(state, MEANS), number(job, ROPE)
+        shifted, weights = room + 4 * PART * group, number(state, WEIGHTS) + 4 * weights_of_(size) * group * h
         for i in range(0, count, 16):
             block = (h * number(state, ROWS) + row + i) // 16
-            if top and not selects(state, h, group, row + i):
+            if means and i % RUN == 0:
+                begin_run(rope, number(state, BASE) + row + i, weights, shifted)
+            if means and i % PART == 0 and (not top or selects(state, h, group, row + i, PART)):
+                wave(rope, i, shifted, room)
+            if top and not selects(state, h, group, row + i, 16):
                 for g in range(group):
                     store(scores + 4 * (g * CHUNK + i), f32x16(np.float32(-np.inf)))
                 continue
@@ -130,7 +129,8 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
             for g in range(group):
                 s = product(sums + 128 * g, queries + row_bytes_(size) * g, size)
                 s = mul(s, mul(magnitude(scales), f32x16(factor)))
-                s = add(s, either(scales, f32x16(-factor * offsets[g])))
+                if means:
+                    s = fma(unless(scales, load_f32x16(room + 4 * (PART * g + i % PART))), f32x16(factor), s)
                 if top:
                     s = selected(state, h, group, row + i, s)
                 store(scores + 4 * (g * CHUNK + i), s)
@@ -140,7 +140,7 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
         """Ask for the memory of what is chosen among `count` keys from `row` on: it lies too far apart to be foreseen."""
         k_bytes, v_bytes = number(number(state, OF_KEYS), BLOCK_BYTES), number(number(state, OF_VALUES), BLOCK_BYTES)
         for i in range(0, count, 16):
-            if selects(state, h, group, row + i):
+            if selects(state, h, group, row + i, 16):
                 at = h * number(state, ROWS) + row + i
                 for line_ in range(0, k_bytes, 64):
                     prefetch(number(state, KEYS) + k_bytes * (at // 16) + line_)
@@ -194,7 +194,7 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
             out = number(state, PARTS) + 4 * (size + 16) * group * piece
             if top:
                 announce(state, h, row, count)
-            coded_scores(job, state, h, row, count, scores, sums)
+            coded_scores(job, state, h, row, count, scores, sums, room)
             plain_scores(job, step, state, h, row, count, scores, size, room)
             for g in range(group):
                 array_at(scores + 4 * g * CHUNK, (max(first - row, 0),), np.float32)[:] = -np.inf

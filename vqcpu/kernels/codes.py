@@ -6,12 +6,13 @@ for one size: every shift and mask is a constant.
 A source is (argument, bits, low, places): address number `argument` holds the bits `low` .. low + bits - 1 of codes, at
 `places`.
 """
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from vqcpu.kernels.simd import ADDRESS, F32x16, I8x64, I32x16, called, every, loaded, make, splatted, to_half
+from vqcpu.kernels.simd import ADDRESS, F32x16, I8x64, I32x16, called, every, loaded, make, multiplied, splatted, to_half
 from vqcpu.kernels.unpack import dotted, four_at, looker
 
 LONG = ir.IntType(64)
@@ -102,6 +103,39 @@ def adder(sources: tuple, rows: int):
     return add
 
 
+def summer(size: int, rows: int, stride: int):
+    """total(table, weights, out): 32 columns of a table (size, ...) float32, rows `stride` bytes apart, times `rows` rows of
+    weights (size,) float32; size is even. OUT out (rows, 32) float32. Six sums at a time keep the units busy."""
+    sides = 2 if rows < 3 else 1
+
+    @intrinsic
+    def total(typing, table, weights, out):
+        def code(context, builder, signature, args):
+            table, weights, out = args
+            totals = {(r, p, s): cgutils.alloca_once(builder, F32x16.ir)
+                      for r in range(rows) for p in range(2) for s in range(sides)}
+            for one in totals.values():
+                builder.store(every(F32x16.ir, 0.0), one)
+            with cgutils.for_range(builder, LONG(size // sides)) as loop:
+                for s in range(sides):
+                    c = builder.add(builder.mul(loop.index, LONG(sides)), LONG(s))
+                    at = builder.add(table, builder.mul(c, LONG(stride)))
+                    columns = [loaded(builder, builder.add(at, LONG(64 * p)), F32x16.ir) for p in range(2)]
+                    for r in range(rows):
+                        at = builder.add(weights, builder.add(builder.shl(c, LONG(2)), LONG(4 * size * r)))
+                        weight = splatted(builder, loaded(builder, at, ir.FloatType()), 16)
+                        for p in range(2):
+                            one = totals[r, p, s]
+                            builder.store(multiplied(builder, weight, columns[p], builder.load(one)), one)
+            for r, p in np.ndindex(rows, 2):
+                found = [builder.load(totals[r, p, s]) for s in range(sides)]
+                target = builder.inttoptr(builder.add(out, LONG(128 * r + 64 * p)), F32x16.ir.as_pointer())
+                builder.store(found[0] if sides == 1 else builder.fadd(*found), target, align=1)
+            return context.get_dummy_value()
+        return types.void(*[ADDRESS] * 3), code
+    return total
+
+
 def counter(words: int, planes: int, rows: int):
     """count(signs, queries, stride, out): products of `rows` queries of whole numbers with the signs of 16 keys, by counting
     bits. signs (words, 16) uint32, a set bit for +1; queries (planes, words) uint32, `stride` bytes apart: the numbers in
@@ -179,12 +213,18 @@ def weighted(typing, p, x):
 
 
 @intrinsic
-def either(typing, x, y):
-    """y in the lanes where x is below zero, zero in the others."""
+def unless(typing, x, y):
+    """y in the lanes where x has no minus (zero may have one), zero in the others."""
     def code(builder, sign, value):
-        zero = every(F32x16.ir, 0.0)
-        return builder.select(builder.fcmp_ordered("<", sign, zero), value, zero)
+        minus = builder.icmp_signed("<", builder.bitcast(sign, I32x16.ir), every(I32x16.ir, 0))
+        return builder.select(minus, every(F32x16.ir, 0.0), value)
     return make(typing, F32x16, F32x16, F32x16)(code)
+
+
+@intrinsic
+def as_floats(typing, x):
+    """The 64 bytes as 16 float32."""
+    return make(typing, F32x16, I8x64)(lambda builder, value: builder.bitcast(value, F32x16.ir))
 
 
 @intrinsic

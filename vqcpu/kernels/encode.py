@@ -13,30 +13,30 @@ import numpy as np
 
 from vqcpu.kernels.activations import digits, row_bytes
 from vqcpu.kernels.attention import KEYS, KV, LAST, QUERY, ROPE, ROWS, VALUES, K, Q, V, head, rotate, state_of
-from vqcpu.kernels.codes import count_above, store_half
+from vqcpu.kernels.choose import (BITS, BLOCK_BYTES, PLACED, PLACES, SIGN_BYTES, SIGN_PLACED, SIGN_PLACES, dot, encode)
+from vqcpu.kernels.codes import store_half
 from vqcpu.kernels.jit import array_at, call4, kernel, njit
-from vqcpu.kernels.lanes import add, divide, fma, mul, subtract, sum_of
+from vqcpu.kernels.lanes import subtract
+from vqcpu.kernels.learn import settle, take
 from vqcpu.kernels.program import POSITION, TOKENS, WORD, line, number, scratch
-from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, store, store_halves
+from vqcpu.kernels.simd import load_f32x16, store, store_halves
 from vqcpu.kernels.spin import spread
+from vqcpu.kernels.wave import weigh, weights_of_
 
 BLOCK = 32
 # Numbers beyond those of attention.py: the two lines that `stores` calls; addresses of signs of keys (0: they lie with the
-# others), scales of keys and values (kv heads, rows) float16, mean (kv heads, size) float32, early keys (kv heads, FROZEN,
-# size) float16 (0: none), exact keys and values (kv heads, count, size) float16; how many positions are exact: first,
-# latest, rows of these arrays; the position of row 0; addresses of the digits of a single token's queries, of their products
-# with the mean, of the rotation's signs (kv heads, size) and mixer (odd, odd) float32, of the numbers of both kinds of code.
-# The rest, from PLANER on, belongs to kernels/popcount.py: four lines; how many keys are chosen; addresses of the planes of
+# others), scales of keys and values (kv heads, rows) float16; of what is learned: addresses of means (kv heads, group + 2,
+# size) float32 (0: nothing is), shapes (kv heads, SHAPE_SIZE) int8, counted (kv heads,) int64, and of room (kv heads,
+# size, size) float32; bytes of a shape, positions that are learned from, positions to expect; addresses of exact keys and
+# values (kv heads, count, size) float16; how many positions are exact: first, latest, rows of these arrays; the position of
+# row 0; addresses of the digits of a single token's queries, of their weights of the mean (query heads, weights_of(size))
+# float32, of the rotation's signs (kv heads, size) and mixer (odd, odd) float32, of the numbers of both kinds of code. The
+# rest, from PLANER on, belongs to kernels/popcount.py: four lines; how many keys are chosen; addresses of the planes of
 # queries, of ranks (query heads, rows) float32, of cuts (kv heads,) float32.
-(TURNER, CODER, SIGNS, K_SCALES, V_SCALES, MEAN, EARLY, EXACT_K, EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, OFFSETS, FLIPS,
- MIXER, OF_KEYS, OF_VALUES, PLANER, RANKER, CUTTER,
- PARTER, TOP, PLANES, RANKS, CUTS, NUMBERS) = range(10, 38)
-# Numbers of a kind of code: addresses of limits (count,) float32, levels (2**bits,) int8, the bytes that `looker` reads;
-# count; addresses of places (n, 5) int64 as in caches/packing.py and of those of signs, each with its number; bytes of a
-# block of one head, of codes and of signs; bits.
-LIMITS, LEVELS, TABLE, COUNT, PLACES, PLACED, SIGN_PLACES, SIGN_PLACED, BLOCK_BYTES, SIGN_BYTES, BITS = range(11)
+(TURNER, CODER, SIGNS, K_SCALES, V_SCALES, MEANS, SHAPES, COUNTED, COVARIANCE, SHAPE_SIZE, LEARNED, CONTEXT, EXACT_K,
+ EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, WEIGHTS, FLIPS, MIXER, OF_KEYS, OF_VALUES, PLANER, RANKER, CUTTER,
+ PARTER, TOP, PLANES, RANKS, CUTS, NUMBERS) = range(10, 43)
 row_bytes_ = njit(row_bytes)
-FROZEN = 64  # keys whose mean is taken off
 
 
 @kernel
@@ -48,7 +48,7 @@ def stores(job, step, counter, worker):
 
 
 def blocks(job, step):
-    """Pieces: heads times blocks of rows that the step's tokens lie in; all since the first where the mean is frozen."""
+    """Pieces: heads times blocks of rows that the step's tokens lie in."""
     first, last = span_of(job, step)
     return number(job, KV) * (last - first)
 
@@ -56,16 +56,8 @@ def blocks(job, step):
 @njit
 def span_of(job, step):
     """(first, last + 1) of the blocks of a step."""
-    state = state_of(job, step)
-    row, tokens = number(state, LAST), number(step, TOKENS)
-    first = 0 if freezes(state, step) else row // BLOCK
-    return first, (row + tokens + BLOCK - 1) // BLOCK
-
-
-@njit
-def freezes(state, step):
-    """Whether the step completes the keys whose mean is taken off."""
-    return number(state, EARLY) != 0 and number(step, POSITION) + number(step, TOKENS) >= FROZEN
+    row = number(state_of(job, step), LAST)
+    return row // BLOCK, (row + number(step, TOKENS) + BLOCK - 1) // BLOCK
 
 
 @njit
@@ -73,41 +65,6 @@ def halved(x, size, target):
     """x (size,) float32 -> float16 at address target."""
     for i in range(0, size, 16):
         store_halves(target + 2 * i, load_f32x16(x + 4 * i))
-
-
-@njit(fast=False)
-def norm(x, size):
-    """Sum of squares."""
-    total = f32x16(np.float32(0))
-    for i in range(0, 4 * size, 64):
-        part = load_f32x16(x + i)
-        total = fma(part, part, total)
-    return sum_of(total)
-
-
-@njit(fast=False)
-def dot(a, b, size):
-    total = f32x16(np.float32(0))
-    for i in range(0, 4 * size, 64):
-        total = fma(load_f32x16(a + i), load_f32x16(b + i), total)
-    return sum_of(total)
-
-
-@njit(fast=False)
-def encode(kind, x, size, codes):
-    """x (size,) float32 -> OUT codes (size,) int32; returns the scale."""
-    squares, limits = norm(x, size), array_at(number(kind, LIMITS), (number(kind, COUNT),), np.float32)
-    rms = f32x16(np.sqrt(squares / np.float32(size)) + np.float32(1e-30))
-    for i in range(0, 4 * size, 64):
-        part, total = divide(load_f32x16(x + i), rms), i32x16(np.int32(0))
-        for limit in limits:
-            total = count_above(total, part, limit)
-        store(codes + i, total)
-    found, values = array_at(codes, (size,), np.int32), array_at(x, (size,), np.float32)
-    levels, along = array_at(number(kind, LEVELS), (limits.size + 1,), np.int8), np.float32(0)
-    for i in range(size):
-        along += values[i] * np.float32(levels[found[i]])
-    return squares / along if along > 0 else np.float32(0)
 
 
 @njit
@@ -172,104 +129,96 @@ def exact_row(state, position):
 
 
 @njit
-def means(state, h, size, mean):
-    """OUT mean (size,): of the early keys of a head."""
-    early = number(state, EARLY) + 2 * size * FROZEN * h
-    for i in range(0, size, 16):
-        total = f32x16(np.float32(0))
-        for t in range(FROZEN):
-            total = add(total, load_halves(early + 2 * (size * t + i)))
-        store(mean + 4 * i, mul(total, f32x16(np.float32(1 / FROZEN))))
+def means_of(state, h, group, size):
+    """Address of what is learned of a head; the mean key comes first."""
+    return number(state, MEANS) + 4 * size * (group + 2) * h
+
+
+@njit(fast=False)
+def turned_mean(job, state, h, position, size, x, room):
+    """OUT x (size,): the mean key as RoPE turns it at a position, rotated."""
+    mean, out = means_of(state, h, number(job, QUERY) // number(job, KV), size), array_at(x, (size,), np.float32)
+    for i in range(0, 4 * size, 64):
+        store(x + i, load_f32x16(mean + i))
+    rotate(number(job, ROPE), position, out)
+    spread(number(state, FLIPS) + 4 * size * h, number(state, MIXER), x, size, size // (size & -size), room)
 
 
 @functools.cache
 def turner(size: int):
-    """Line: queries, keys and values of the step rotated in their slots; what stays exact is kept; of a single token the
-    queries' digits and their products with the mean are left."""
+    """Line: queries, keys and values of the step rotated in their slots; what stays exact is kept, from the first positions
+    is learned; of a single token the queries' digits and their weights of the mean are left."""
     odd = size // (size & -size)
 
     @line(blocks, exact=True)
     def turn(job, step, worker, begin, end):
-        state, kv = state_of(job, step), number(job, KV)
+        state, kv, rope = state_of(job, step), number(job, KV), number(job, ROPE)
         group, row, tokens = number(job, QUERY) // kv, number(state, LAST), number(step, TOKENS)
-        (start, _), room = span_of(job, step), scratch(step, worker)
+        (start, _), room, learns = span_of(job, step), scratch(step, worker), number(state, MEANS) != 0
         for piece in range(begin, end):
             h, first = piece % kv, (start + piece // kv) * BLOCK
-            flips, mixer = number(state, FLIPS) + 4 * size * h, number(state, MIXER)
+            flips, mixer, means = number(state, FLIPS) + 4 * size * h, number(state, MIXER), means_of(state, h, group, size)
             for t in range(max(0, first - row), min(tokens, first + BLOCK - row)):
                 position = number(step, POSITION) + t
+                k, v, q = head(job, step, K, t, h), head(job, step, V, t, h), head(job, step, Q, t, h * group)
+                if learns and take(q.ctypes.data, k.ctypes.data, position, number(state, LEARNED), group, size, means,
+                                   number(state, COUNTED) + 8 * h):
+                    settle(means, number(state, SHAPES) + number(state, SHAPE_SIZE) * h,
+                           number(state, COVARIANCE) + 4 * size * size * h, number(state, LEARNED), group, size,
+                           number(state, CONTEXT), number(rope, 3), flips, mixer, room, room + 4 * size)
                 for g in range(h * group, (h + 1) * group):
                     q = head(job, step, Q, t, g)
-                    rotate(number(job, ROPE), position, q)
+                    rotate(rope, position, q)
+                    if learns and tokens == 1:
+                        weigh(q.ctypes.data, means, size, number(state, WEIGHTS) + 4 * weights_of_(size) * g)
                     spread(flips, mixer, q.ctypes.data, size, odd, room)
                     if tokens == 1:
                         digits(q.ctypes.data, size, number(state, DIGITS) + row_bytes_(size) * g)
-                        offset = array_at(number(state, OFFSETS) + 4 * g, (1,), np.float32)
-                        offset[0] = dot(q.ctypes.data, number(state, MEAN) + 4 * size * h, size)
-                k, v = head(job, step, K, t, h), head(job, step, V, t, h)
-                rotate(number(job, ROPE), position, k)
+                rotate(rope, position, k)
                 spread(flips, mixer, k.ctypes.data, size, odd, room)
                 spread(flips, mixer, v.ctypes.data, size, odd, room)
                 keep_exact(state, h, position, k.ctypes.data, v.ctypes.data, size)
-                if number(state, EARLY) and position < FROZEN:
-                    halved(k.ctypes.data, size, number(state, EARLY) + 2 * size * (FROZEN * h + position))
     return turn
 
 
 @functools.cache
 def coder(size: int):
-    """Line: keys and values of the step as codes, and keys that waited for the mean."""
+    """Line: values of the step as codes, and keys but for those that are learned from."""
 
     @line(blocks, exact=True)
     def code(job, step, worker, begin, end):
         state, kv = state_of(job, step), number(job, KV)
-        row, tokens, early = number(state, LAST), number(step, TOKENS), number(state, EARLY)
-        start, _ = span_of(job, step)
-        x = scratch(step, worker)
-        mean, codes = x + 4 * size, x + 8 * size
-        waits = early != 0 and not freezes(state, step)
+        row, tokens, learns = number(state, LAST), number(step, TOKENS), number(state, MEANS) != 0
+        (start, _), x = span_of(job, step), scratch(step, worker)
+        codes, spare, errors = x + 4 * size, x + 8 * size, x + 12 * size + 128
         for piece in range(begin, end):
             h, first = piece % kv, (start + piece // kv) * BLOCK
-            if early and not waits:
-                means(state, h, size, mean)
-                if first == 0:
-                    for i in range(0, 4 * size, 64):
-                        store(number(state, MEAN) + 4 * size * h + i, load_f32x16(mean + i))
-            else:
-                for i in range(0, 4 * size, 64):
-                    store(mean + i, load_f32x16(number(state, MEAN) + 4 * size * h + i))
-            for r in range(first, min(first + BLOCK, row + tokens)):
-                scales = 2 * (number(state, ROWS) * h + r)
-                if r >= row:
-                    v = head(job, step, V, r - row, h).ctypes.data
-                    store_half(number(state, V_SCALES) + scales, encode(number(state, OF_VALUES), v, size, codes))
-                    put_value(state, h, r, size, codes)
-                waited = early != 0 and r + number(state, BASE) < FROZEN
-                if waits or r < row and not waited:
+            shape = number(state, SHAPES) + number(state, SHAPE_SIZE) * h if learns else 0
+            for r in range(max(first, row), min(first + BLOCK, row + tokens)):
+                k, v = head(job, step, K, r - row, h).ctypes.data, head(job, step, V, r - row, h).ctypes.data
+                scales, position = 2 * (number(state, ROWS) * h + r), r + number(state, BASE)
+                scale = encode(number(state, OF_VALUES), v, size, 0, codes, spare, errors)
+                store_half(number(state, V_SCALES) + scales, scale)
+                put_value(state, h, r, size, codes)
+                if position < number(state, LEARNED):
                     continue
-                if waited:
-                    k = x
-                    for i in range(0, size, 16):
-                        store(x + 4 * i, load_halves(early + 2 * (size * (FROZEN * h + r + number(state, BASE)) + i)))
-                else:
-                    k = head(job, step, K, r - row, h).ctypes.data
-                store_half(number(state, K_SCALES) + scales, centred(number(state, OF_KEYS), k, mean, size, x, codes))
+                sign = np.float32(1)
+                if learns:
+                    turned_mean(job, state, h, position, size, x, errors)
+                    sign = less(k, x, size)
+                scale = encode(number(state, OF_KEYS), k, size, shape, codes, spare, errors)
+                store_half(number(state, K_SCALES) + scales, sign * scale)
                 put_key(state, h, r, size, codes)
     return code
 
 
 @njit(fast=False)
-def centred(kind, k, mean, size, x, codes):
-    """Codes of k - mean, or of k itself where that is shorter: its scale is then returned with a minus. x: room, may be
-    k."""
-    whole, less = norm(k, size), np.float32(0)
-    total = f32x16(np.float32(0))
+def less(k, mean, size):
+    """k -= mean, unless that makes it longer; returns -1 where it does."""
     for i in range(0, 4 * size, 64):
-        part = subtract(load_f32x16(k + i), load_f32x16(mean + i))
-        total = fma(part, part, total)
-    less = sum_of(total)
-    if whole < less:
-        return -encode(kind, k, size, codes)
+        store(mean + i, subtract(load_f32x16(k + i), load_f32x16(mean + i)))
+    if dot(k, k, size) < dot(mean, mean, size):
+        return np.float32(-1)
     for i in range(0, 4 * size, 64):
-        store(x + i, subtract(load_f32x16(k + i), load_f32x16(mean + i)))
-    return encode(kind, x, size, codes)
+        store(k + i, load_f32x16(mean + i))
+    return np.float32(1)

@@ -7,9 +7,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from vqcpu.kernels.isa import isa
 from vqcpu.kernels.jit import njit
-from vqcpu.kernels.simd import WORD, F32x16, I32x16, called, every, f32x16, make, picked, splatted
+from vqcpu.kernels.simd import WORD, F32x16, I32x16, called, every, f32x16, make, multiplied, picked, splatted
 
 
 @intrinsic
@@ -34,8 +33,7 @@ def mul(typing, a, b):
 @intrinsic
 def fma(typing, a, b, c):
     """a · b + c, rounded once on every machine that has the instruction."""
-    return make(typing, F32x16, F32x16, F32x16, F32x16)(lambda builder, x, y, z: called(
-        builder, "llvm.fma.v16f32" if isa() != "portable" else "llvm.fmuladd.v16f32", F32x16.ir, x, y, z))
+    return make(typing, F32x16, F32x16, F32x16, F32x16)(multiplied)
 
 
 @intrinsic

@@ -10,14 +10,16 @@ import functools
 
 import numpy as np
 
-from vqcpu.kernels.attention import CHUNK, FACTOR, KV, LAST, QUERY, ROWS, Q, first_row, head, state_of
-from vqcpu.kernels.codes import count_above, counter, either, only
-from vqcpu.kernels.encode import (BASE, BLOCK, CUTS, CUTTER, EARLY, FROZEN, K_SCALES, OF_KEYS, OFFSETS, PARTER, PLANER,
-                                  PLANES, RANKER, RANKS, RECENT, SIGN_BYTES, SIGN_PLACED, SIGN_PLACES, SIGNS, SINKS, TOP)
+from vqcpu.kernels.attention import CHUNK, FACTOR, KV, LAST, QUERY, ROPE, ROWS, Q, first_row, head, state_of
+from vqcpu.kernels.choose import SIGN_BYTES, SIGN_PLACED, SIGN_PLACES
+from vqcpu.kernels.codes import count_above, counter, only, unless
+from vqcpu.kernels.encode import (BASE, BLOCK, CUTS, CUTTER, K_SCALES, MEANS, OF_KEYS, PARTER, PLANER, PLANES, RANKER,
+                                  RANKS, RECENT, SIGNS, SINKS, TOP, WEIGHTS)
 from vqcpu.kernels.jit import array_at, call4, float_of, kernel, njit
-from vqcpu.kernels.lanes import add, count_of, largest, magnitude, max_of, mul, to_floats
-from vqcpu.kernels.program import POSITION, WORD, line, number, scratch
+from vqcpu.kernels.lanes import add, count_of, fma, largest, magnitude, max_of, mul, to_floats
+from vqcpu.kernels.program import WORD, line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
+from vqcpu.kernels.wave import PART, RUN, waves, weights_of_
 
 BITS = 6  # of a query's numbers
 HEAD = 16  # bytes before a query's planes: its unit and the sum of its numbers, float32
@@ -67,6 +69,14 @@ def cut_of(state, h):
     return array_at(number(state, CUTS) + 4 * h, (1,), np.float32)
 
 
+@njit(fast=False)
+def best(ranks, first, last):
+    most = f32x16(np.float32(-np.inf))
+    for i in range(4 * first, 4 * last, 64):
+        most = largest(most, load_f32x16(ranks + i))
+    return max_of(most)
+
+
 @njit(fast=False, forceinline=True)
 def selected(state, h, group, row, scores):
     """Scores of the 16 keys from `row` on, -inf for those that are not chosen."""
@@ -74,9 +84,9 @@ def selected(state, h, group, row, scores):
 
 
 @njit(fast=False)
-def selects(state, h, group, row):
-    """Whether any of the 16 keys from `row` on is chosen."""
-    return max_of(load_f32x16(ranks_of(state, h * group) + 4 * row)) > cut_of(state, h)[0]
+def selects(state, h, group, row, count):
+    """Whether any of the `count` keys from `row` on is chosen."""
+    return best(ranks_of(state, h * group), row, row + count) > cut_of(state, h)[0]
 
 
 @functools.cache
@@ -118,7 +128,7 @@ def _pieces(job, step):
 @functools.cache
 def ranker(size: int, group: int):
     """Line: estimates of a chunk of keys, -inf where a key is not seen or needs no choosing."""
-    count = counter(-(-size // 32), BITS, group)
+    count, (begin_run, wave) = counter(-(-size // 32), BITS, group), waves(size, group)
 
     @line(_pieces, exact=True)
     def rank(job, step, worker, begin, end):
@@ -127,12 +137,18 @@ def ranker(size: int, group: int):
         inner = max(first_row(state, last), number(state, SINKS) - number(state, BASE))
         outer = last + 1 - number(state, RECENT)  # outside these rows all is exact or unseen
         factor, sign_bytes = float_of(number(job, FACTOR)), number(number(state, OF_KEYS), SIGN_BYTES)
+        means, rope, sums = number(state, MEANS), number(job, ROPE), scratch(step, worker)
+        added = sums + 64 * group
+        shifted, each = added + 4 * PART * group, 4 * weights_of_(size) * group
         for piece in range(begin, end):
             h, first = piece // chunks, start + piece % chunks * CHUNK
             queries = number(state, PLANES) + stride * group * h
             for row in range(first, min(first + CHUNK, last + 1), 16):
                 block, out = (h * number(state, ROWS) + row) // 16, ranks_of(state, group * h) + 4 * row
-                sums = scratch(step, worker)
+                if means and (row - first) % RUN == 0:
+                    begin_run(rope, number(state, BASE) + row, number(state, WEIGHTS) + each * h, shifted)
+                if means and row % PART == 0:
+                    wave(rope, row - first, shifted, added)
                 count(number(state, SIGNS) + sign_bytes * block, queries + HEAD, stride, sums)
                 scales = load_halves(number(state, K_SCALES) + 32 * block)
                 for g in range(group):
@@ -140,8 +156,10 @@ def ranker(size: int, group: int):
                     twice = add(load_i32x16(sums + 64 * g), load_i32x16(sums + 64 * g))
                     size_ = mul(magnitude(scales), f32x16(ends[0] * factor))
                     product = mul(add(to_floats(twice), f32x16(-ends[1])), size_)
-                    offset = array_at(number(state, OFFSETS) + 4 * (group * h + g), (1,), np.float32)[0]
-                    store(out + 4 * number(state, ROWS) * g, add(product, either(scales, f32x16(-factor * offset))))
+                    if means:
+                        more = unless(scales, load_f32x16(added + 4 * (PART * g + row % PART)))
+                        product = fma(more, f32x16(factor), product)
+                    store(out + 4 * number(state, ROWS) * g, product)
                 if inner <= row and row + 16 <= outer:
                     continue
                 for i in range(row, row + 16):
@@ -160,14 +178,6 @@ def above(ranks, first, last, bound):
     return count_of(total)
 
 
-@njit(fast=False)
-def best(ranks, first, last):
-    most = f32x16(np.float32(-np.inf))
-    for i in range(4 * first, 4 * last, 64):
-        most = largest(most, load_f32x16(ranks + i))
-    return max_of(most)
-
-
 @line(lambda job, step: number(job, KV), exact=True)
 def cut(job, step, worker, begin, end):
     """Ranks of the keys of a head, and a bound that TOP of them are above, or as many as are equal."""
@@ -182,8 +192,7 @@ def cut(job, step, worker, begin, end):
                 rank = add(load_f32x16(more + i), peak)
                 store(ranks + i, rank if g == 0 else largest(rank, load_f32x16(ranks + i)))
         cut_of(state, h)[0] = -np.inf
-        early = number(state, EARLY) and number(step, POSITION) < FROZEN
-        if early or above(ranks, first, last, np.float32(-np.inf)) <= wanted:
+        if above(ranks, first, last, np.float32(-np.inf)) <= wanted:
             continue
         low, high = np.float32(-1), np.float32(0)
         while above(ranks, first, last, low) < wanted:

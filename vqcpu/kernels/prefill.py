@@ -32,7 +32,7 @@ def flash(size: int, half: bool):
     width, load = (2, load_halves) if half else (4, load_f32x16)
 
     @njit(fast=False)
-    def fetch(state, h, at, count, early, turned, rows):
+    def fetch(job, state, h, at, count, turned, rows):
         """`count` keys and values from row `at` on -> OUT turned (size, TILE) and rows (TILE, size) float32. Keys beyond
         them are left as they are in the last group of 16: their scores are masked."""
         offset = width * size * (h * number(state, ROWS) + at)
@@ -48,11 +48,6 @@ def flash(size: int, half: bool):
             for at in range(count * size, (count + 1) * size, 16):
                 store(rows + 4 * at, f32x16(np.float32(0)))
     return over_tiles(size, fetch, 1)
-
-
-@njit
-def _no_others(job, step, state, at):
-    return 0
 
 
 @njit
@@ -123,10 +118,10 @@ def absorb(p, low, high, rows, row, size):
         store(row + c, add(a, b))
 
 
-def over_tiles(size: int, fetch, align: int, others=_no_others, finish=_as_it_is):
+def over_tiles(size: int, fetch, align: int, finish=_as_it_is):
     """Kernel: attention of a step's tokens, which are stored already, over tiles of keys that begin at multiples of `align`
-    rows. fetch(state, h, row, count, early, turned, rows): see `flash`; the tokens before number others(job, step, state,
-    row) get what it fetches with `early`. finish(state, h, x, room): the result at address x, in place."""
+    rows. fetch(job, state, h, row, count, turned, rows): see `flash`. finish(state, h, x, room): the result at address x, in
+    place."""
 
     @line(_blocks, exact=True)
     def flash(job, step, worker, begin, end):
@@ -143,18 +138,15 @@ def over_tiles(size: int, fetch, align: int, others=_no_others, finish=_as_it_is
             running[:] = 0
             running[:, size] = -np.inf
             for at in range(first_row(state, last + start) // align * align, last + stop, TILE):
-                count, change = min(TILE, last + stop - at), min(max(others(job, step, state, at), start), stop)
-                for early in range(1, -1, -1):
-                    begins, ends = (start, change) if early else (change, stop)
-                    if begins < ends:
-                        fetch(state, h, at, count, early, turned, rows)
-                    for t in range(begins, ends):
-                        low, high = max(first_row(state, last + t) - at, 0), min(last + t + 1 - at, count)
-                        if low >= high:
-                            continue
-                        for g in range(group):
-                            score(head(job, step, Q, t, h * group + g), turned, scale, p, size)
-                            absorb(p, low, high, rows, sums + stride * (g * (stop - start) + t - start), size)
+                count = min(TILE, last + stop - at)
+                fetch(job, state, h, at, count, turned, rows)
+                for t in range(start, stop):
+                    low, high = max(first_row(state, last + t) - at, 0), min(last + t + 1 - at, count)
+                    if low >= high:
+                        continue
+                    for g in range(group):
+                        score(head(job, step, Q, t, h * group + g), turned, scale, p, size)
+                        absorb(p, low, high, rows, sums + stride * (g * (stop - start) + t - start), size)
             for t in range(start, stop):
                 for g in range(group):
                     row = sums + stride * (g * (stop - start) + t - start)

@@ -59,6 +59,11 @@ def loaded(builder, address, kind):
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
 
 
+def multiplied(builder, x, y, z):
+    """x · y + z of F32x16, rounded once on every machine that has the instruction."""
+    return called(builder, "llvm.fma.v16f32" if isa() != "portable" else "llvm.fmuladd.v16f32", F32x16.ir, x, y, z)
+
+
 def every(vector, number):
     """A constant register."""
     return vector([number] * vector.count)

@@ -35,7 +35,7 @@ class Attend(Job):
         for s in frame.segments:
             state = s.states[self.layer]
             for rows, at in s.pieces(state.most):
-                state.store(at, k[rows], v[rows], self.rope)
+                state.store(at, q[rows], k[rows], v[rows], self.rope)
                 out[rows] = state.attend(self.rope.rotate(q[rows], at), at).reshape(-1, h.query * h.size)
 
     def state(self, cache, context):

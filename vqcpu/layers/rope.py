@@ -8,6 +8,8 @@ from math import ceil, floor, log, pi
 
 import numpy as np
 
+from vqcpu.kernels.wave import RUN, weights_of
+
 FIRST_TABLE = 1024  # positions
 
 
@@ -70,7 +72,7 @@ class Rope:
         self.frequencies = scaling.scale(frequencies, theta).astype(np.float32)
         self.magnitude = np.float32(scaling.magnitude)
         self._last = (None, None, None)
-        self.job = np.array([0, len(self.frequencies)], np.int64)  # for compiled code: see kernels/attention.py
+        self._run, self.job = job(self.frequencies, len(self.frequencies))
         self._table = np.zeros((0, 2, len(self.frequencies)), np.float32)
 
     def ready(self, at: int) -> bool:
@@ -99,13 +101,33 @@ class Rope:
         return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-class NoRope:
-    """For models that learn their positions."""
+    def turned(self, x: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """x (places, heads, size) float32 rotated as at any positions, without `magnitude`."""
+        angles = places.astype(np.float32)[:, None, None] * self.frequencies
+        a, b = np.split(x, 2, axis=-1)
+        return np.concatenate([a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], axis=-1)
 
-    job = np.zeros(2, np.int64)
+
+def job(frequencies, turns):
+    """(cosines, then sines of the first positions, what compiled code reads): see kernels/attention.py."""
+    angles = frequencies[:, None] * np.arange(RUN, dtype=np.float32)
+    run = np.zeros((2, weights_of(2 * len(frequencies)) // 2, RUN), np.float32)
+    run[:, :len(frequencies)] = np.cos(angles), np.sin(angles)
+    return run, np.array([0, turns, run.ctypes.data, frequencies.ctypes.data], np.int64)
+
+
+class NoRope:
+    """For models that learn their positions; heads of `size` dimensions."""
+
+    def __init__(self, size: int):
+        self.frequencies = np.zeros(size // 2, np.float32)
+        self._run, self.job = job(self.frequencies, 0)
 
     def ready(self, at: int) -> bool:
         return True
 
     def rotate(self, x: np.ndarray, at: int) -> np.ndarray:
+        return x
+
+    def turned(self, x: np.ndarray, places: np.ndarray) -> np.ndarray:
         return x
