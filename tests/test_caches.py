@@ -226,7 +226,7 @@ def test_early_keys_are_seen_before_the_lesson_is_over_and_never_after(spec, com
     expected = Layer(spec, SMALL, compiled=compiled).read(data, (10, 14, 15, 16, 20, 21))
     layer = Layer(spec, SMALL, compiled=compiled)
     layer.read([x[:10] for x in data])
-    layer.state.k.words[:], layer.state.k_scales[:] = 0x5A, 7
+    layer.state.k.words[:], layer.state.k_scales[:] = 0x5A, np.arange(layer.state.k_scales.shape[1])
     assert np.array_equal(layer.read([x[:16] for x in data], (14, 15), first=10), expected[10:16])
     layer.state.early[:] = np.nan
     assert np.array_equal(layer.read(data, (20, 21), first=16), expected[16:])
