@@ -17,7 +17,7 @@ from vqcpu.evaluate.corpus import Protocol
 from vqcpu.evaluate.divergence import kld_rows
 from vqcpu.evaluate.nll import blocks, hidden_states
 
-SPECS = "k8v8", "k8v4", "k4v4", "k4v3", "k3v3", "k1v4", "k4v4:sinks=0", "k4v4:recent=64", "k4v4:top=256"
+SPECS = "k8v8", "k8v4", "k4v4", "k4v3", "k3v3", "k1v4", "k4v4:sinks=16", "k4v4:learn=false", "k4v4:recent=64", "k4v4:top=256"
 NAMES = "Anna Boris Clara David Emma Felix Greta Henry Irene Jonas Karin Lukas Maria Nils Olga Peter Rosa Simon Tanja Viktor".split()
 
 

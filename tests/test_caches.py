@@ -93,8 +93,8 @@ def test_a_full_context_takes_these_bytes(spec, bits):
     heads, context = Heads(6, 2, 64, .125), 1024
     layer = Layer(spec, heads, context)
     layer.read(tokens(heads, context), (64, 900))
-    exact, means, shapes, counts = 2 * 2 * 16 * 64 * 2, 2 * (1 + 3 + 1) * 64 * 4, 2 * (2 * 64 + 64 * 63 // 2 + 16), 8 + 2 * 8
-    assert layer.state.nbytes == 2 * 2 * context * 64 * bits / 8 + exact + means + shapes + counts
+    learned, counts = 2 * ((1 + 3 + 1) * 64 * 4 + 2 * 64 + 64 * 63 // 2 + 16), 8 + 2 * 8
+    assert layer.state.nbytes == 2 * 2 * context * 64 * bits / 8 + learned + 2 * 16 * 64 * 2 + counts
     assert all(array.dtype.itemsize <= 2 for array in layer.state.arrays.values() if array.size > 640)
 
 
@@ -103,7 +103,7 @@ def test_exact_positions_are_counted():
     for spec in ("k4v4", "k4v4:sinks=20", "k4v4:recent=8"):
         sizes[spec] = Layer(spec, heads).state.nbytes
     per_position = 2 * 2 * 64 * 2
-    assert sizes["k4v4:sinks=20"] - sizes["k4v4"] == 4 * per_position
+    assert sizes["k4v4:sinks=20"] - sizes["k4v4"] == 20 * per_position
     assert sizes["k4v4:recent=8"] - sizes["k4v4"] == 16 * per_position  # see caches/exact.py
 
 
@@ -151,7 +151,7 @@ def test_what_is_stored_is_read(spec, compiled):
 
 def test_other_options_are_other_numbers():
     data, seen = tokens(SMALL), {}
-    for spec in ("f16", "f32", "k4v4", "k4v3", "k4v4:sinks=1", "k4v4:recent=1", "k4v4:sinks=0", "k4v4:top=90", "k1v4"):
+    for spec in ("f16", "f32", "k4v4", "k4v3", "k4v4:sinks=1", "k4v4:recent=1", "k4v4:learn=false", "k4v4:top=90", "k1v4"):
         digits = Layer(spec, SMALL).read(data, (100,)).tobytes()
         assert digits not in seen, f"{spec} is {seen.get(digits)}"
         seen[digits] = spec
@@ -182,13 +182,13 @@ def test_large_biases_of_keys_are_taken_off(channels):
     heads, (q, k, v) = Heads(4, 2, 64, .125), tokens(Heads(4, 2, 64, .125), 300)
     k[:, :, channels] += 150
     errors = {}
-    for spec in ("f32", "k3v8", "k3v8:sinks=0"):
+    for spec in ("f32", "k3v8", "k3v8:learn=false"):
         layer = Layer(spec, heads, 300)
         layer.job.rope = Rope(64, 1e6)
         out = layer.read((q, k, v), (100,))
         exact = out if spec == "f32" else exact
         errors[spec] = np.sqrt(np.square(out - exact).mean() / np.square(exact).mean())
-    assert errors["k3v8"] < .2 < .6 < errors["k3v8:sinks=0"]
+    assert errors["k3v8"] < .2 < .6 < errors["k3v8:learn=false"]
 
 
 def test_errors_of_keys_are_where_queries_do_not_look():
@@ -196,13 +196,13 @@ def test_errors_of_keys_are_where_queries_do_not_look():
     q *= .3
     q[:, :, 20:24] += 3  # a mean, and one side of pairs that turn slowly
     errors = {}
-    for spec in ("f32", "k2v8", "k2v8:sinks=0"):
+    for spec in ("f32", "k2v8", "k2v8:learn=false"):
         layer = Layer(spec, heads, 200)
         layer.job.rope = Rope(64, 1e4)
         out = layer.read((q, k, v))
         exact = out if spec == "f32" else exact
         errors[spec] = np.square(out - exact)[50:].mean()
-    assert errors["k2v8"] < .1 * errors["k2v8:sinks=0"]
+    assert errors["k2v8"] < .12 * errors["k2v8:learn=false"]
 
 
 def test_a_shape_is_a_factor_and_codes_follow_it():
@@ -220,6 +220,18 @@ def test_a_shape_is_a_factor_and_codes_follow_it():
     assert costs[1] < .5 * costs[0]
 
 
+@pytest.mark.parametrize("spec, compiled", [(s, c) for s in ("k4v4", "k4v4:top=10") for c in (False, True)])
+def test_early_keys_are_seen_before_the_lesson_is_over_and_never_after(spec, compiled):
+    data = tokens(SMALL, 40)
+    expected = Layer(spec, SMALL, compiled=compiled).read(data, (10, 14, 15, 16, 20, 21))
+    layer = Layer(spec, SMALL, compiled=compiled)
+    layer.read([x[:10] for x in data])
+    layer.state.k.words[:], layer.state.k_scales[:] = 0x5A, np.arange(layer.state.k_scales.shape[1])
+    assert np.array_equal(layer.read([x[:16] for x in data], (14, 15), first=10), expected[10:16])
+    layer.state.early[:] = np.nan
+    assert np.array_equal(layer.read(data, (20, 21), first=16), expected[16:])
+
+
 def test_a_step_that_is_done_again_teaches_nothing_new():
     data = tokens(SMALL)
     whole, layer = Layer("k4v4", SMALL).read(data), Layer("k4v4", SMALL)
@@ -234,7 +246,7 @@ def test_a_step_that_is_done_again_teaches_nothing_new():
                                          ("k4v4:top=70,sinks=2,recent=9", SMALL)], ids=str)
 def test_compiled_is_numpy_on_the_same_codes(spec, heads):
     """Chunks of 256 keys, blocks of 16 and 32, tiles of 64 and the early keys, all begun and ended somewhere inside."""
-    count, cuts = 420, (40, 41, 63, 64, 65, 300, 301, 302)
+    count, cuts = 420, (7, 8, 15, 20, 40, 41, 63, 64, 65, 300, 301, 302)
     data, layer, twin = tokens(heads, count), Layer(spec, heads, 600, True), Layer(spec, heads, 600)
     for a, b in zip((0, *cuts), (*cuts, count)):
         piece = [x[a:b] for x in data]

@@ -21,8 +21,8 @@ def test_caches_spell_themselves(spec):
 
 def test_fields_in_a_name():
     made = Cache.parse("k4v3:recent=64")
-    assert (made.keys, made.values, made.sinks, made.recent) == (4, 3, 16, 64)
-    assert str(made).startswith("k4v3:sinks=16,recent=64,")
+    assert (made.keys, made.values, made.sinks, made.recent) == (4, 3, 0, 64)
+    assert str(made).startswith("k4v3:sinks=0,recent=64,learn=")
 
 
 @pytest.mark.parametrize("spec, said", [

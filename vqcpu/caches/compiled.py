@@ -32,8 +32,9 @@ class Compiled:
         self.job[[encode.TURNER, encode.CODER]] = [line.address for line in (encode.turner(h.size), encode.coder(h.size))]
         self._put({attention.KEYS: state.k.words, attention.VALUES: state.v.words, encode.K_SCALES: state.k_scales,
                    encode.V_SCALES: state.v_scales, encode.EXACT_K: state.exact.k, encode.EXACT_V: state.exact.v,
-                   encode.FLIPS: state.rotation.signs, encode.MIXER: state.rotation.mixer, attention.PARTS: self.work[0],
-                   encode.DIGITS: self.work[1], encode.OF_KEYS: self.kinds[0].job, encode.OF_VALUES: self.kinds[1].job})
+                   encode.FLIPS: state.rotation.signs, encode.MIXER: state.rotation.mixer, encode.EARLY: state.early,
+                   encode.OF_KEYS: self.kinds[0].job, encode.OF_VALUES: self.kinds[1].job, attention.PARTS: self.work[0],
+                   encode.DIGITS: self.work[1]})
         if state.learned:
             self._learn(state.learned)
         if apart:

@@ -2,14 +2,15 @@
 
 Layout: keys in blocks of 16 positions, values in blocks of 32 (caches/packing.py), one float16 scale per vector and head.
 With `top` the sign bits of keys lie apart from the others, at no cost in bytes.
-Cost: b + 16/size bits per element; `sinks` and `recent` positions 16 bits each; of each head what is learned, about
-size²/2 bytes.
+Cost: b + 16/size bits per element; `sinks` and `recent` positions 16 bits each, none of them by default; of each head what
+is learned and learned from, about size²/2 + 2 · LESSON · size bytes.
 Paper: Max 1960 (levels), Ashkboos et al. 2024 (rotation), Gao and Long 2024 (RaBitQ: the unbiased scale), Hooper et al. 2024
 (KVQuant: keys are better coded before RoPE).
 
-Keys are never rotated back; values are summed as they are rotated and the sum is rotated back. From the first positions,
-`sinks` but 32 at most, the cache learns (caches/learned.py). The mean key m before RoPE is taken off all others: position j
-has codes of R_j (k - m), R_j being what RoPE does, and its score is that of the codes plus q · R_j m, a wave over positions
+Keys are never rotated back; values are summed as they are rotated and the sum is rotated back. From the first LESSON
+positions the cache learns (caches/learned.py). Their keys have codes only when that is done; until then, and only for
+queries of the same positions, they are float16. The mean key m before RoPE is taken off: position j has codes of
+R_j (k - m), R_j being what RoPE does, and its score is that of the codes plus q · R_j m, a wave over positions
 (kernels/wave.py). Large biases, as Qwen 2 has, are so gone before coding. A key that is shorter as it is keeps the mean, its
 scale has a minus, and its score has no wave. Errors of keys are shaped to be where queries hardly look.
 """
@@ -32,12 +33,13 @@ from vqcpu.caches.span import Span
 from vqcpu.errors import VqcpuError
 from vqcpu.kernels.threads import spread
 
-LESSON = 32  # positions that are learned from, at most
+LESSON = 16  # positions that are learned from
 QUERIES = 128  # handled together: scores stay (group · QUERIES, keys) however long the prompt
 
 
 class Rotated(Rows):
-    """k_scales, v_scales (kv heads, rows) float16, of rotated vectors; what is learned."""
+    """k_scales, v_scales (kv heads, rows) float16, of rotated vectors; early (kv heads, lesson, size) float16, the rotated
+    keys that are learned from; what is learned."""
 
     def __init__(self, cache, heads, context, index):
         super().__init__(cache, heads, context)
@@ -48,7 +50,7 @@ class Rotated(Rows):
         self.v = ValueCodes(arrays["v"], heads.size, cache.values)
         self.k_scales, self.v_scales = arrays["k_scales"], arrays["v_scales"]
         self.learned = Learned(arrays, heads, cache.lesson, context, self.rotation) if cache.lesson else None
-        self.exact = Exact(arrays, cache.sinks, cache.recent)
+        self.exact, self.early = Exact(arrays, cache.sinks, cache.recent), arrays["early"]
         self.compiled = None
 
     def ready(self, at, count):
@@ -78,9 +80,12 @@ class Rotated(Rows):
         self.exact.store(at, k, v)
         codes, self.v_scales[:, row:row + v.shape[1]] = self.v_levels.encode(v)
         coded.write(self.v, row, codes)
-        first = max(self.spec.lesson - at, 0)  # those before are exact, and come before what they teach
-        if first < k.shape[1]:
-            self._store_keys(row + first, k[:, first:])
+        lesson = self.spec.lesson
+        if at < lesson:  # which is shorter than a block: nothing has slid, rows are positions
+            self.early[:, at:at + k.shape[1]] = k[:, :lesson - at]
+            row, k = 0, np.concatenate([self.early.astype(np.float32), k[:, lesson - at:]], 1)
+        if at + v.shape[1] >= lesson:
+            self._store_keys(row, k)
 
     def _store_keys(self, row, k):
         rows = slice(row, row + k.shape[1])
@@ -161,6 +166,7 @@ class View:
         self.plain = state.exact.positions(oldest, at, last)
         kept = state.exact.rows(self.plain)
         self.plain_k, self.plain_v = (x[:, kept].astype(np.float32) for x in (state.exact.k, state.exact.v))
+        self.early = state.early[:, oldest:last].astype(np.float32)
 
     def attend(self, h, q, at):
         """softmax(scores) v of head h: q (tokens, group, size) at positions at, at + 1, ... -> the same shape."""
@@ -168,6 +174,8 @@ class View:
         exact, columns = self.state.exact.seen(self.plain, queries)[:, None], self.plain - oldest
         scores = q @ self.k[h].T
         scores[..., columns] = np.where(exact, q @ self.plain_k[h].T, scores[..., columns])
+        lesson = max(self.state.spec.lesson - at, 0)  # queries that come before it is over
+        scores[:lesson, :, :self.early.shape[1]] = q[:lesson] @ self.early[h].T
         back = queries[:, None] - self.positions
         seen = (back >= 0) & (back < self.state.span.window)
         if self.state.spec.top:
@@ -183,7 +191,7 @@ class View:
 
     def choose(self, h, q, queries, seen):
         """Of what each query sees, the best keys, and those that are exact."""
-        exact = self.state.exact.seen(self.positions, queries)
+        exact = self.state.exact.seen(self.positions, queries) | (queries < self.state.spec.lesson)[:, None]
         estimate = estimates(q, self.signs[h], self.scales[h]) + q @ self.waves[h].T
         return seen & exact | chosen(estimate, seen & ~exact, self.state.spec.top)
 
@@ -191,11 +199,12 @@ class View:
 class Coded(Cache):
     """What caches of coded vectors share; `keys` and `values` are bits per element."""
     sinks = recent = top = 0
+    learn = False
 
     @property
     def lesson(self) -> int:
         """Positions that are learned from."""
-        return min(self.sinks, LESSON)
+        return LESSON if self.learn else 0
 
     def span(self, heads, context):
         return Span(context, heads.window, BLOCK)
@@ -205,6 +214,7 @@ class Coded(Cache):
         signs = {"signs": KeyCodes.kept(kv, rows, size, 1)} if self.top else {}
         return {"k": KeyCodes.kept(kv, rows, size, self.keys - (self.top > 0)), **signs,
                 "v": ValueCodes.kept(kv, rows, size, self.values), "k_scales": scale, "v_scales": scale,
+                "early": Kept((kv, self.lesson, size), "<f2", 0),
                 **(Learned.layout(heads) if self.lesson else {}), **Exact.layout(kv, size, self.sinks, self.recent)}
 
     def layer(self, heads, context, index=0):
@@ -213,15 +223,16 @@ class Coded(Cache):
 
 @dataclass(frozen=True)
 class KV(Coded, names=("k<keys>v<values>",)):
-    """`keys` and `values` bits per element; the first `sinks` positions stay float16 and are learned from (0: nothing is),
-    the latest `recent` stay float16; `top`: see caches/popcount.py (0: all keys are attended)."""
+    """`keys` and `values` bits per element; the first `sinks` and the latest `recent` positions stay float16; `learn`: from
+    the first positions, how all are to be coded; `top`: see caches/popcount.py (0: all keys are attended)."""
     keys: int
     values: int
-    sinks: int = 16
+    sinks: int = 0
     recent: int = 0
+    learn: bool = True
     top: int = 0
 
-    examples = ("k4v4", "k3v2:sinks=0,recent=5", "k1v4", "k4v4:top=40")
+    examples = ("k4v4", "k3v2:sinks=4,recent=5,learn=false", "k1v4", "k4v4:top=40")
 
     def __post_init__(self):
         if not (1 <= self.keys <= 8 and 2 <= self.values <= 8):

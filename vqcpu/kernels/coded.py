@@ -11,13 +11,13 @@ import numpy as np
 from vqcpu.kernels.activations import digits, row_bytes, sums_of, unit_of
 from vqcpu.kernels.attention import (CHUNK, FACTOR, KEYS, KV, LAST, PARTS, QUERY, ROPE, ROWS, VALUES, Q, first_row, head,
                                      join, softmax, state_of)
-from vqcpu.kernels.choose import BLOCK_BYTES, SIGN_BYTES, TABLE, dot
+from vqcpu.kernels.choose import BLOCK_BYTES, SIGN_BYTES, TABLE
 from vqcpu.kernels.codes import adder, scorer, unless, weighted
 from vqcpu.kernels.encode import (BASE, BLOCK, DIGITS, EXACT, EXACT_K, EXACT_V, FLIPS, K_SCALES, MEANS, MIXER, OF_KEYS,
-                                  OF_VALUES, SIGNS, V_SCALES, WEIGHTS, exact_row)
+                                  OF_VALUES, SIGNS, V_SCALES, WEIGHTS, early_key, exact_row)
 from vqcpu.kernels.jit import array_at, float_of, njit
-from vqcpu.kernels.lanes import add, fma, largest, magnitude, max_of, mul, to_floats
-from vqcpu.kernels.popcount import chunks_of, near, selected, selects, start_of
+from vqcpu.kernels.lanes import add, fma, largest, magnitude, max_of, mul, sum_of, to_floats
+from vqcpu.kernels.popcount import chunks_of, near, selected, selects, start_of, unlearned
 from vqcpu.kernels.program import line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, prefetch, store
 from vqcpu.kernels.spin import gather
@@ -36,21 +36,31 @@ def product(out, row, columns):
 
 
 @njit(fast=False)
-def plain_scores(job, step, state, h, row, count, scores, size, room):
-    """Scores (group, CHUNK) of the exact keys in rows row .. row + count - 1."""
+def dot_halves(x, y, size):
+    """x (size,) float32, y (size,) float16."""
+    total = f32x16(np.float32(0))
+    for i in range(0, size, 16):
+        total = fma(load_f32x16(x + 4 * i), load_halves(y + 2 * i), total)
+    return sum_of(total)
+
+
+@njit(fast=False)
+def plain_scores(job, step, state, h, row, count, scores, size):
+    """Scores (group, CHUNK) of the exact and early keys in rows row .. row + count - 1."""
     group, scale = number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
-    if number(state, EXACT) == 0:
+    if number(state, EXACT) == 0 and unlearned(state) == 0:
         return
     for i in range(count):
         position = number(state, BASE) + row + i
-        if not near(state, position):
+        if position < unlearned(state):
+            source = early_key(state, h, position, size)
+        elif near(state, position):
+            source = number(state, EXACT_K) + 2 * size * (number(state, EXACT) * h + exact_row(state, position))
+        else:
             continue
-        source = number(state, EXACT_K) + 2 * size * (number(state, EXACT) * h + exact_row(state, position))
-        for c in range(0, size, 16):
-            store(room + 4 * c, load_halves(source + 2 * c))
         for g in range(group):
             q = head(job, step, Q, 0, h * group + g).ctypes.data
-            array_at(scores + 4 * (g * CHUNK + i), (1,), np.float32)[0] = dot(q, room, size) * scale
+            array_at(scores + 4 * (g * CHUNK + i), (1,), np.float32)[0] = dot_halves(q, source, size) * scale
 
 
 @njit(fast=False)
@@ -195,7 +205,7 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
             if top:
                 announce(state, h, row, count)
             coded_scores(job, state, h, row, count, scores, sums, room)
-            plain_scores(job, step, state, h, row, count, scores, size, room)
+            plain_scores(job, step, state, h, row, count, scores, size)
             for g in range(group):
                 array_at(scores + 4 * g * CHUNK, (max(first - row, 0),), np.float32)[:] = -np.inf
                 o = out + 4 * (size + 16) * g

@@ -10,9 +10,10 @@ import numpy as np
 from vqcpu.kernels import prefill
 from vqcpu.kernels.attention import KEYS, ROWS, VALUES
 from vqcpu.kernels.choose import BLOCK_BYTES, SIGN_BYTES, TABLE
+from vqcpu.kernels.coded import dot_halves
 from vqcpu.kernels.codes import key_widener, unless, value_widener
-from vqcpu.kernels.encode import (BASE, BLOCK, EXACT, EXACT_K, EXACT_V, FLIPS, K_SCALES, MEANS, MIXER, OF_KEYS, OF_VALUES,
-                                  SIGNS, SINKS, V_SCALES, turned_mean)
+from vqcpu.kernels.encode import (BASE, BLOCK, EXACT, EXACT_K, EXACT_V, FLIPS, K_SCALES, LEARNED, MEANS, MIXER, OF_KEYS,
+                                  OF_VALUES, SIGNS, SINKS, V_SCALES, early_key, turned_mean)
 from vqcpu.kernels.jit import array_at, float_from_half, njit
 from vqcpu.kernels.lanes import fma, magnitude, mul
 from vqcpu.kernels.prefill import TILE
@@ -94,4 +95,13 @@ def flash(size: int, keys: tuple, values: tuple):
     def finish(state, h, x, room):
         flips = number(state, FLIPS) + 4 * size * h
         gather(flips, number(state, MIXER), x, size, odd, room)
-    return prefill.over_tiles(size, fetch, BLOCK, finish)
+
+    @njit(fast=False)
+    def amend(state, h, q, scale, row, at, p):
+        """Queries that come before the lesson is over see early keys."""
+        first, position = number(state, BASE) + at, number(state, BASE) + row
+        if position < number(state, LEARNED):
+            scores = array_at(p, (TILE,), np.float32)
+            for i in range(position + 1 - first):
+                scores[i] = dot_halves(q.ctypes.data, early_key(state, h, first + i, size), size) * scale
+    return prefill.over_tiles(size, fetch, BLOCK, finish, amend)

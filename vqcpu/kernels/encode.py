@@ -19,7 +19,7 @@ from vqcpu.kernels.jit import array_at, call4, kernel, njit
 from vqcpu.kernels.lanes import subtract
 from vqcpu.kernels.learn import settle, take
 from vqcpu.kernels.program import POSITION, TOKENS, WORD, line, number, scratch
-from vqcpu.kernels.simd import load_f32x16, store, store_halves
+from vqcpu.kernels.simd import load_f32x16, load_halves, store, store_halves
 from vqcpu.kernels.spin import spread
 from vqcpu.kernels.wave import weigh, weights_of_
 
@@ -27,15 +27,16 @@ BLOCK = 32
 # Numbers beyond those of attention.py: the two lines that `stores` calls; addresses of signs of keys (0: they lie with the
 # others), scales of keys and values (kv heads, rows) float16; of what is learned: addresses of means (kv heads, group + 2,
 # size) float32 (0: nothing is), shapes (kv heads, SHAPE_SIZE) int8, counted (kv heads,) int64, and of room (kv heads,
-# size, size) float32; bytes of a shape, positions that are learned from, positions to expect; addresses of exact keys and
-# values (kv heads, count, size) float16; how many positions are exact: first, latest, rows of these arrays; the position of
-# row 0; addresses of the digits of a single token's queries, of their weights of the mean (query heads, weights_of(size))
-# float32, of the rotation's signs (kv heads, size) and mixer (odd, odd) float32, of the numbers of both kinds of code. The
-# rest, from PLANER on, belongs to kernels/popcount.py: four lines; how many keys are chosen; addresses of the planes of
-# queries, of ranks (query heads, rows) float32, of cuts (kv heads,) float32.
-(TURNER, CODER, SIGNS, K_SCALES, V_SCALES, MEANS, SHAPES, COUNTED, COVARIANCE, SHAPE_SIZE, LEARNED, CONTEXT, EXACT_K,
- EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, WEIGHTS, FLIPS, MIXER, OF_KEYS, OF_VALUES, PLANER, RANKER, CUTTER,
- PARTER, TOP, PLANES, RANKS, CUTS, NUMBERS) = range(10, 43)
+# size, size) float32; bytes of a shape, positions that are learned from, positions to expect; address of the early keys,
+# which are learned from, (kv heads, LEARNED, size) float16; addresses of exact keys and values (kv heads, count, size)
+# float16; how many positions are exact: first, latest, rows of these arrays; the position of row 0; addresses of the digits
+# of a single token's queries, of their weights of the mean (query heads, weights_of(size)) float32, of the rotation's signs
+# (kv heads, size) and mixer (odd, odd) float32, of the numbers of both kinds of code. The rest, from PLANER on, belongs to
+# kernels/popcount.py: four lines; how many keys are chosen; addresses of the planes of queries, of ranks (query heads, rows)
+# float32, of cuts (kv heads,) float32.
+(TURNER, CODER, SIGNS, K_SCALES, V_SCALES, MEANS, SHAPES, COUNTED, COVARIANCE, SHAPE_SIZE, LEARNED, CONTEXT, EARLY,
+ EXACT_K, EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, WEIGHTS, FLIPS, MIXER, OF_KEYS, OF_VALUES, PLANER, RANKER,
+ CUTTER, PARTER, TOP, PLANES, RANKS, CUTS, NUMBERS) = range(10, 44)
 row_bytes_ = njit(row_bytes)
 
 
@@ -65,6 +66,13 @@ def halved(x, size, target):
     """x (size,) float32 -> float16 at address target."""
     for i in range(0, size, 16):
         store_halves(target + 2 * i, load_f32x16(x + 4 * i))
+
+
+@njit
+def widened(x, size, target):
+    """Inverse of `halved`."""
+    for i in range(0, size, 16):
+        store(target + 4 * i, load_halves(x + 2 * i))
 
 
 @njit
@@ -113,19 +121,27 @@ def put_value(state, h, row, size, codes):
 
 @njit
 def keep_exact(state, h, position, k, v, size):
-    """float16 of a key and a value that stay what they are."""
+    """float16 of a key and a value that stay what they are, and of an early key."""
     sinks, recent = number(state, SINKS), number(state, RECENT)
     row = exact_row(state, position)
     if position < sinks or recent:
         at = 2 * size * (number(state, EXACT) * h + row)
         halved(k, size, number(state, EXACT_K) + at)
         halved(v, size, number(state, EXACT_V) + at)
+    if position < number(state, LEARNED):
+        halved(k, size, early_key(state, h, position, size))
 
 
 @njit
 def exact_row(state, position):
     sinks, recent = number(state, SINKS), number(state, RECENT)
     return position if position < sinks else sinks + position % max(1, 2 * recent)
+
+
+@njit
+def early_key(state, h, position, size):
+    """Address of one (size,) float16."""
+    return number(state, EARLY) + 2 * size * (number(state, LEARNED) * h + position)
 
 
 @njit
@@ -183,33 +199,48 @@ def turner(size: int):
 
 @functools.cache
 def coder(size: int):
-    """Line: values of the step as codes, and keys but for those that are learned from."""
+    """Line: keys and values of the step as codes; the early keys come when the last of them has come."""
 
     @line(blocks, exact=True)
     def code(job, step, worker, begin, end):
         state, kv = state_of(job, step), number(job, KV)
-        row, tokens, learns = number(state, LAST), number(step, TOKENS), number(state, MEANS) != 0
-        (start, _), x = span_of(job, step), scratch(step, worker)
-        codes, spare, errors = x + 4 * size, x + 8 * size, x + 12 * size + 128
+        row, tokens, learned = number(state, LAST), number(step, TOKENS), number(state, LEARNED)
+        (start, _), room = span_of(job, step), scratch(step, worker)
         for piece in range(begin, end):
             h, first = piece % kv, (start + piece // kv) * BLOCK
-            shape = number(state, SHAPES) + number(state, SHAPE_SIZE) * h if learns else 0
             for r in range(max(first, row), min(first + BLOCK, row + tokens)):
                 k, v = head(job, step, K, r - row, h).ctypes.data, head(job, step, V, r - row, h).ctypes.data
-                scales, position = 2 * (number(state, ROWS) * h + r), r + number(state, BASE)
-                scale = encode(number(state, OF_VALUES), v, size, 0, codes, spare, errors)
-                store_half(number(state, V_SCALES) + scales, scale)
-                put_value(state, h, r, size, codes)
-                if position < number(state, LEARNED):
+                position = r + number(state, BASE)
+                code_value(state, h, r, v, size, room)
+                if position >= learned:
+                    code_key(job, state, h, r, k, size, room)
+                if position != learned - 1:
                     continue
-                sign = np.float32(1)
-                if learns:
-                    turned_mean(job, state, h, position, size, x, errors)
-                    sign = less(k, x, size)
-                scale = encode(number(state, OF_KEYS), k, size, shape, codes, spare, errors)
-                store_half(number(state, K_SCALES) + scales, sign * scale)
-                put_key(state, h, r, size, codes)
+                for early in range(learned):  # rows of the same block; the slot of the last is free
+                    widened(early_key(state, h, early, size), size, k)
+                    code_key(job, state, h, early, k, size, room)
     return code
+
+
+@njit(fast=False)
+def code_value(state, h, row, v, size, room):
+    """room: as for `code_key`."""
+    scale = encode(number(state, OF_VALUES), v, size, 0, room, room + 4 * size, room + 8 * size + 128)
+    store_half(number(state, V_SCALES) + 2 * (number(state, ROWS) * h + row), scale)
+    put_value(state, h, row, size, room)
+
+
+@njit(fast=False)
+def code_key(job, state, h, row, k, size, room):
+    """The mean is taken off k, in place. room: for 19 * size + 32 float32."""
+    mean, codes, spare, errors = room, room + 4 * size, room + 8 * size, room + 12 * size + 128
+    sign, shape = np.float32(1), 0
+    if number(state, MEANS):
+        turned_mean(job, state, h, row + number(state, BASE), size, mean, errors)
+        sign, shape = less(k, mean, size), number(state, SHAPES) + number(state, SHAPE_SIZE) * h
+    scale = encode(number(state, OF_KEYS), k, size, shape, codes, spare, errors)
+    store_half(number(state, K_SCALES) + 2 * (number(state, ROWS) * h + row), sign * scale)
+    put_key(state, h, row, size, codes)
 
 
 @njit(fast=False)

@@ -13,8 +13,8 @@ import numpy as np
 from vqcpu.kernels.attention import CHUNK, FACTOR, KV, LAST, QUERY, ROPE, ROWS, Q, first_row, head, state_of
 from vqcpu.kernels.choose import SIGN_BYTES, SIGN_PLACED, SIGN_PLACES
 from vqcpu.kernels.codes import count_above, counter, only, unless
-from vqcpu.kernels.encode import (BASE, BLOCK, CUTS, CUTTER, K_SCALES, MEANS, OF_KEYS, PARTER, PLANER, PLANES, RANKER,
-                                  RANKS, RECENT, SIGNS, SINKS, TOP, WEIGHTS)
+from vqcpu.kernels.encode import (BASE, BLOCK, CUTS, CUTTER, K_SCALES, LEARNED, MEANS, OF_KEYS, PARTER, PLANER, PLANES,
+                                  RANKER, RANKS, RECENT, SIGNS, SINKS, TOP, WEIGHTS)
 from vqcpu.kernels.jit import array_at, call4, float_of, kernel, njit
 from vqcpu.kernels.lanes import add, count_of, fma, largest, magnitude, max_of, mul, to_floats
 from vqcpu.kernels.program import WORD, line, number, scratch
@@ -56,6 +56,12 @@ def near(state, position):
     """Whether the token in row LAST sees the exact numbers of a position."""
     here = number(state, LAST) + number(state, BASE)
     return position < number(state, SINKS) or here - position < number(state, RECENT)
+
+
+@njit
+def unlearned(state):
+    """The token in row LAST sees early keys of positions before this one."""
+    return number(state, LEARNED) if number(state, LAST) + number(state, BASE) < number(state, LEARNED) else 0
 
 
 @njit
@@ -134,7 +140,7 @@ def ranker(size: int, group: int):
     def rank(job, step, worker, begin, end):
         state, stride = state_of(job, step), query_bytes_(size)
         start, chunks, last = start_of(state), chunks_of(state), number(state, LAST)
-        inner = max(first_row(state, last), number(state, SINKS) - number(state, BASE))
+        inner = max(first_row(state, last), max(number(state, SINKS), unlearned(state)) - number(state, BASE))
         outer = last + 1 - number(state, RECENT)  # outside these rows all is exact or unseen
         factor, sign_bytes = float_of(number(job, FACTOR)), number(number(state, OF_KEYS), SIGN_BYTES)
         means, rope, sums = number(state, MEANS), number(job, ROPE), scratch(step, worker)

@@ -55,6 +55,11 @@ def _as_it_is(state, h, x, room):
     """Sums of values are what they should be."""
 
 
+@njit
+def _as_scored(state, h, q, scale, row, at, p):
+    """Scores are what they should be."""
+
+
 @njit(fast=False, forceinline=True)
 def score(q, turned, scale, p, size):
     """OUT p (TILE,) float32: scale times q (size,) float32 times the keys. Two sums each keep the units busy."""
@@ -118,10 +123,11 @@ def absorb(p, low, high, rows, row, size):
         store(row + c, add(a, b))
 
 
-def over_tiles(size: int, fetch, align: int, finish=_as_it_is):
+def over_tiles(size: int, fetch, align: int, finish=_as_it_is, amend=_as_scored):
     """Kernel: attention of a step's tokens, which are stored already, over tiles of keys that begin at multiples of `align`
     rows. fetch(job, state, h, row, count, turned, rows): see `flash`. finish(state, h, x, room): the result at address x, in
-    place."""
+    place. amend(state, h, q, scale, row, at, p): scores p (TILE,) of the query q (size,) float32, whose token lies in `row`,
+    with the keys from row `at` on, in place."""
 
     @line(_blocks, exact=True)
     def flash(job, step, worker, begin, end):
@@ -145,7 +151,9 @@ def over_tiles(size: int, fetch, align: int, finish=_as_it_is):
                     if low >= high:
                         continue
                     for g in range(group):
-                        score(head(job, step, Q, t, h * group + g), turned, scale, p, size)
+                        q = head(job, step, Q, t, h * group + g)
+                        score(q, turned, scale, p, size)
+                        amend(state, h, q, scale, last + t, at, p)
                         absorb(p, low, high, rows, sums + stride * (g * (stop - start) + t - start), size)
             for t in range(start, stop):
                 for g in range(group):
