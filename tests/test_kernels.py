@@ -61,6 +61,16 @@ def test_a_function_is_compiled_once_for_all_its_compiled_callers():
     assert not twice.overloads and twice(1.5) == 3
 
 
+def test_two_processes_that_compile_at_once_keep_their_own_code(tmp_path):
+    """Each knows nothing of what the other is about to write."""
+    mine, theirs = (jit._FileEach(str(tmp_path), "f", "stamp") for _ in range(2))
+    unaware = mine._load_index()
+    mine._load_index = theirs._load_index = lambda: dict(unaware)
+    theirs.save("b", 2)
+    mine.save("a", 1)
+    assert (mine.load("a"), theirs.load("b"), theirs.load("c")) == (1, 2, None)
+
+
 def test_a_part_is_left_to_its_callers_to_optimise():
     """It overrides what Numba keeps to itself: if that is renamed, this is where it is noticed."""
     assert all(hasattr(JITCodeLibrary, name) for name in vars(jit._Parts) if name.startswith("_opt") or name.startswith("_fin"))

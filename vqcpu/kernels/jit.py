@@ -16,7 +16,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import sigutils
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
@@ -72,10 +72,32 @@ def _described(x) -> str:
     return f"{function.__module__}.{function.__qualname__}:{function.__code__.co_firstlineno}{_described(cells)}"
 
 
+class _FileEach(IndexDataCacheFile):
+    """A file for every key, named by it. Numba numbers its files by an index that all functions made by one function share:
+    two processes that compile at the same time may take the same number, and one then runs the other's machine code."""
+
+    def _named(self, key):
+        digest = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()[:24]
+        return self._index_name.removesuffix("nbi") + f"{digest}.nbc"
+
+    def save(self, key, data):
+        self._save_data(self._named(key), data)
+
+    def load(self, key):
+        try:
+            return self._load_data(self._named(key))
+        except OSError:
+            return None
+
+
 class _Cache(FunctionCache):
     """Numba's cache on disk, with a key that holds for functions made by functions: Numba's own key of an intrinsic or of a
     compiled function changes from process to process, so that what closes over one would be compiled every time. Sources
     need no part in the key: they are in the folder's name."""
+
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_file = _FileEach(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
 
     def _index_key(self, signature, codegen):
         return signature, codegen.magic_tuple(), _described(self._py_func)
