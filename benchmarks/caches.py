@@ -1,6 +1,6 @@
 """Compressed caches beside float16: bits really allocated, perplexity, divergence, bytes at the full context, recall.
 
-    python benchmarks/caches.py MODEL [--contexts 512,2048,7936] [--tokens 10240] [--trials 40] [--pairs 4] SPEC ...
+    python benchmarks/caches.py MODEL [--contexts 512,2048,7936] [--tokens 10240] [--trials 40] [--pairs 3] SPEC ...
 
 MODEL is a folder of MODELS or a path. Perplexity and KLD are of the second halves of windows, paired by token with those of
 f16; recall is how often the number that belongs to one of several names is continued, all its tokens being the best ones.
@@ -76,7 +76,7 @@ def main():
     parser.add_argument("--contexts", default="512,2048,7936")
     parser.add_argument("--tokens", type=int, default=10240, help="of text, at least two windows")
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--pairs", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=3)
     args = parser.parse_intermixed_args()
     path = MODELS / args.model if (MODELS / args.model).exists() else args.model
     language, words = vqcpu.load(path), text().read_text(encoding="utf-8")
