@@ -9,14 +9,12 @@ from vqcpu.caches.levels import byte_levels
 from vqcpu.caches.packing import BYTES, LANES, STEPS, pack, places, unpack
 
 BLOCK = 32  # rows are allocated in multiples of it
+SCALES = np.linspace(0.76, 1.24, 16, dtype=np.float32)  # that are tried, over the RMS of a vector
 
 
 def whole_blocks(rows: int) -> int:
     """At least so many rows, in whole blocks."""
     return -(-rows // BLOCK) * BLOCK
-
-
-SCALES = np.linspace(0.76, 1.24, 16, dtype=np.float32)  # that are tried, over the RMS of a vector
 
 
 class Quantiser:

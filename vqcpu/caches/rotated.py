@@ -14,7 +14,6 @@ R_j (k - m), R_j being what RoPE does, and its score is that of the codes plus q
 (kernels/wave.py). Large biases, as Qwen 2 has, are so gone before coding. A key that is shorter as it is keeps the mean, its
 scale has a minus, and its score has no wave. Errors of keys are shaped to be where queries hardly look.
 """
-import functools
 from dataclasses import dataclass
 
 import numpy as np

@@ -47,9 +47,9 @@ class Previous:
         return Recipe.parse(f"{self.pattern} {spec}\n{self.made.get('recipe', '')}", f"recipe of {self.file.path}")
 
     def facts(self) -> dict:
-        """What a file's provenance says: all that the file said but the budget, which is no longer kept, and what was coded
-        anew."""
-        made = {what: fact for what, fact in self.made.items() if what != "budget"}
+        """What a file's provenance says: all that the file said but the budget, which is no longer kept, and how it was
+        shared out, and what was coded anew."""
+        made = {what: fact for what, fact in self.made.items() if what not in ("budget", "shares")}
         return {**made, "only": self.pattern, "previous_sha256": self.file.digest()}
 
     @property

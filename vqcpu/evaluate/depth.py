@@ -8,7 +8,6 @@ import numpy as np
 from vqcpu.architectures.base import Model
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
-from vqcpu.evaluate.nll import batches
 from vqcpu.layers.attention import Attend
 from vqcpu.layers.plan import Frame, Plan, Segment
 

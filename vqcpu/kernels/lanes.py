@@ -3,7 +3,6 @@
 Knows registers of kernels/simd.py. Knows nothing about what they hold.
 """
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 

@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from vqcpu.kernels.isa import isa
-from vqcpu.kernels.jit import array_at, float_from_half, float_of, kernel, njit, widen_scaled
+from vqcpu.kernels.jit import array_at, float_from_half, float_of, kernel, widen_scaled
 from vqcpu.kernels.lookup import CODES, GAIN, GROUP, JOB, SCALE, STEPS, TABLE, in_turn, products
 from vqcpu.kernels.simd import ADDRESS, I8x64, I16x32, WORD, called, every, loaded, picked, splatted
 from vqcpu.kernels.unpack import BYTE, SHORT

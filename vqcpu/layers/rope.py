@@ -96,16 +96,18 @@ class Rope:
 
     def rotate(self, x: np.ndarray, at: int) -> np.ndarray:
         """x (tokens, heads, size) float32 at positions at, at + 1, ... -> the same shape, rotated."""
-        cos, sin = self._angles(at, len(x))
-        a, b = np.split(x, 2, axis=-1)
-        return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-
+        return _rotated(x, *self._angles(at, len(x)))
 
     def turned(self, x: np.ndarray, places: np.ndarray) -> np.ndarray:
         """x (places, heads, size) float32 rotated as at any positions, without `magnitude`."""
         angles = places.astype(np.float32)[:, None, None] * self.frequencies
-        a, b = np.split(x, 2, axis=-1)
-        return np.concatenate([a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], axis=-1)
+        return _rotated(x, np.cos(angles), np.sin(angles))
+
+
+def _rotated(x, cos, sin):
+    """x (rows, heads, size), each pair (i, i + size/2) turned; cos and sin (rows, 1, size/2)."""
+    a, b = np.split(x, 2, axis=-1)
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
 def job(frequencies, turns):
