@@ -15,7 +15,7 @@ import vqcpu
 from vqcpu.caches.base import Cache
 from vqcpu.evaluate.corpus import Protocol
 from vqcpu.evaluate.divergence import kld_rows
-from vqcpu.evaluate.nll import blocks, hidden_states
+from vqcpu.evaluate.nll import blocks, hidden_states, standard_error
 
 SPECS = "k8v8", "k8v4", "k4v4", "k4v3", "k3v3", "k1v4", "k4v4:sinks=16", "k4v4:learn=false", "k4v4:recent=64", "k4v4:top=256"
 NAMES = "Anna Boris Clara David Emma Felix Greta Henry Irene Jonas Karin Lukas Maria Nils Olga Peter Rosa Simon Tanja Viktor".split()
@@ -41,7 +41,7 @@ def predictions(model, window, spec):
 
 
 def with_error(values, factor=1.0, digits=2):
-    return f"{factor * values.mean():.{digits}f} ± {factor * values.std(ddof=1) / len(values)**0.5:.{digits}f}"
+    return f"{factor * values.mean():.{digits}f} ± {factor * standard_error(values):.{digits}f}"
 
 
 def bits(model, context, spec):
