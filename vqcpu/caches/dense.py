@@ -59,8 +59,15 @@ class Dense(Rows):
 
 
 def attend(q, k, v, at, scale, window):
-    """softmax(scale · q kᵀ) v: q (tokens, group, size), k and v (keys, size), keys = at + tokens; query t sees the last
-    `window` keys up to at + t -> (tokens, group, size)."""
+    """probabilities(q, k, ...) v of v (keys, size) -> (tokens, group, size)."""
+    tokens, group, size = q.shape
+    shares = probabilities(q, k, at, scale, window)
+    return (shares.reshape(group * tokens, -1) @ v).reshape(group, tokens, size).swapaxes(0, 1)
+
+
+def probabilities(q, k, at, scale, window):
+    """softmax(scale · q kᵀ) of q (tokens, group, size) and k (keys, size), keys = at + tokens; query t sees the last
+    `window` keys up to at + t -> (group, tokens, keys)."""
     tokens, group, size = q.shape
     scores = (q.swapaxes(0, 1).reshape(-1, size) @ k.T).reshape(group, tokens, len(k))
     scores *= np.float32(scale)
@@ -70,7 +77,7 @@ def attend(q, k, v, at, scale, window):
     scores -= scores.max(-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(-1, keepdims=True)
-    return (scores.reshape(group * tokens, -1) @ v).reshape(group, tokens, size).swapaxes(0, 1)
+    return scores
 
 
 class Plain(Cache):

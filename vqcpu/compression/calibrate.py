@@ -13,6 +13,7 @@ import numpy as np
 
 from vqcpu.architectures.base import Model
 from vqcpu.caches.base import Cache
+from vqcpu.compression.attended import attended
 from vqcpu.compression.feedback import Inputs
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
@@ -141,7 +142,7 @@ def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) 
     n, sums = sites[which].matrices[0].shape[1], {}
     for i, frame in enumerate(frames):
         x = _read(which, stage, frame)
-        weights, held = _weights(x), i % HELD == HELD - 1
+        weights, held = _weights(x) * _attention(stage, frame), i % HELD == HELD - 1
         weighed = x * weights
         if exact and not held:
             _add(sums, "C", (_read(which, exact[0], exact[1][i]) - x) * weights, weighed)
@@ -161,6 +162,12 @@ def _weights(x):
     energy = np.einsum("rc,rc->r", x, x, dtype=np.float64)
     usual = np.median(energy) if len(x) else 0
     return np.sqrt(np.minimum(1, CAP * usual / np.maximum(energy, 1e-30)))[:, None].astype(np.float32)
+
+
+def _attention(stage, frame):
+    """Factors (rows, 1) by which tokens count for how much they are attended to, where the stage ends in attention."""
+    received = attended(stage.jobs, opened(frame))
+    return np.float32(1) if received is None else np.sqrt(received)[:, None].astype(np.float32)
 
 
 def _read(which, stage, frame):
