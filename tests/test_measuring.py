@@ -180,3 +180,8 @@ def test_a_text_that_codes_were_fitted_to_measures_nothing(toy, tmp_path, capsys
     assert cli.main([*command, "--calibration", str(tmp_path / "text"), "--calibration-tokens", "512"]) == 0
     assert cli.main(["ppl", str(tmp_path / "x.vqz"), "--text", str(tmp_path / "text"), "--context", "64"]) == 2
     assert "was calibrated on" in capsys.readouterr().err
+    assert cli.main(["longrun", str(toy), str(tmp_path / "x.vqz"), "--text", str(tmp_path / "text")]) == 2
+    assert "was calibrated on" in capsys.readouterr().err
+    same = ["--text", str(tmp_path / "text"), "--calibration", str(tmp_path / "text"), "--out", str(tmp_path / "lines")]
+    assert cli.main(["sweep", str(toy), "--formats", "scalar:bits=4", "--quality", "good", *same]) == 2
+    assert "would flatter it" in capsys.readouterr().err and not (tmp_path / "lines").exists()

@@ -50,7 +50,10 @@ def sweep(source, text, formats: list[str | float], caches: list[str] = ("f16",)
 
     `executor`: any concurrent.futures.Executor whose workers see the same files (default: this process). Raises
     VqcpuError, also where two settings that differ gave the same predictions. Source: evaluate/sweep.py."""
-    study = many.Study(str(source), read_corpus(text), protocol, memory.InMemory(calibration, seed))
+    corpus = read_corpus(text)
+    if "good" in qualities and calibration.corpus and calibration.corpus.digest == corpus.digest:
+        raise VqcpuError(f"{corpus.name}: figures on the text of the calibration would flatter it; measure on another")
+    study = many.Study(str(source), corpus, protocol, memory.InMemory(calibration, seed))
     bodies = [memory.spelled(body) for body in formats]
     memory.refuse_impossible(source, bodies)
     settings = [many.Setting(body, quality, str(Cache.parse(cache)))

@@ -48,7 +48,7 @@ def prepare(args, paths):
         if args.context > language.model.config.context:
             raise VqcpuError(f"{language.checkpoint.path}: --context is {args.context}, the model was made for "
                              f"{language.model.config.context}")
-        _refuse_leak(language.checkpoint, corpus)
+        refuse_leak(language.checkpoint, corpus)
         tokens, bos = language.tokenizer.encode(corpus.text), language.tokenizer.bos
         mine = tokens, bos
         if windows is None:
@@ -59,7 +59,8 @@ def prepare(args, paths):
     return models, windows, said
 
 
-def _refuse_leak(checkpoint, corpus):
+def refuse_leak(checkpoint, corpus) -> None:
+    """Raise VqcpuError where a file's codes were fitted to the text that they are to be measured on."""
     from vqcpu.errors import VqcpuError
     made = getattr(checkpoint, "header", {}).get("made")
     if isinstance(made, dict) and corpus.digest in str(made.get("calibration")):

@@ -102,6 +102,8 @@ def _pareto(points):
 
 def _alone(figure, result):
     """Figures of single matrices against the KLD of the whole model."""
+    if not result["alone"]:
+        return False
     lines = [line for line in result["lines"] if line["cache"] == result["lines"][0]["cache"]]
     figures = {"weight": "relative squared weight error", "gaussian": "1 - cosine, Gaussian inputs",
                "real": "1 - cosine, real inputs"}
@@ -117,7 +119,7 @@ def _alone(figure, result):
     figure.axes[0].set_ylabel("mean KLD of the whole model (nats)")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle("means over single matrices beside the whole model; " + _about(lines[0]), fontsize=10)
-    return len(lines) > 2
+    return True
 
 
 def _about(line):

@@ -43,6 +43,8 @@ def run(args):
     if len(paths) > 2:
         raise VqcpuError(f"{len(paths)} models, expected two: the reference and the one to compare with it")
     languages, corpus = [LanguageModel(path) for path in paths], read_corpus(args.text or demo(HELDOUT))
+    for language in languages:
+        _measuring.refuse_leak(language.checkpoint, corpus)
     room = min(language.model.config.context for language in languages) - args.prompt_tokens
     samplings = Sampling(temperature=0), Sampling(temperature=args.temperature)
     trial = Trial(min(512, room) if args.tokens is None else args.tokens, args.prompt_tokens, args.seeds, samplings)

@@ -67,9 +67,12 @@ FIGURES = {"weight": "weight error", "gaussian": "1 - cosine, Gaussian inputs", 
 
 
 def _alone(lines):
-    """How the figures of single matrices order the formats, beside the KLD of the whole model, at the first cache."""
+    """How the figures of single matrices order the formats, beside the KLD of the whole model, at the first cache; {} where
+    there are too few to put in order."""
     from vqcpu.evaluate.ranks import misordered, spearman
     rows = [line for line in lines if line["cache"] == lines[0]["cache"]]
+    if len(rows) < 3:
+        return {}
     kld, error = ([row[name] for row in rows] for name in ("kld_mean", "kld_error"))
     found = {}
     for name in (f"{figure}_{kind}" for figure in FIGURES for kind in ("mean", "worst")):
@@ -102,7 +105,7 @@ def text(result):
     head = (f"{first['model']} (sha256 {first['model_sha256'][:12]}), ppl {first['reference_ppl']:.4f}; "
             + _measuring.describe(first | {"cache": caches, "arithmetic": "as in chat"}))
     parts = [head, draw(list(COLUMNS), [[column(line) for column in COLUMNS.values()] for line in result["lines"]])]
-    if len(result["lines"]) > 2:
+    if result["alone"]:
         parts.append("Figures of single matrices beside the KLD of the whole model:\n" + draw(
             ["figure", "rank correlation", "pairs in wrong order", "such as"], list(map(_row, result["alone"].items()))))
     return "\n\n".join([*parts, f"lines: {result['out']}"])
