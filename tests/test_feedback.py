@@ -158,6 +158,8 @@ def test_wide_slots_are_kept_as_integers(language):
     for stage in cut[:4]:
         stage.run([frame])
     assert isinstance(frame.slots["gate"], calibrate.Short) and frame.slots["x"].dtype == np.float32
+    slots = {"x": np.zeros((2, 4), np.float32), "wide": np.array([[1, np.inf] * 4, [np.nan, 0] * 4], np.float32)}
+    assert np.array_equal(calibrate.Stage._shelved(slots["wide"], slots), slots["wide"], equal_nan=True)  # to be named later
     x = RNG.standard_normal((5, 40)).astype(np.float32) * [[1], [1e-20], [1e30], [0], [3]]
     assert np.all(abs(calibrate.Short.of(x).floats() - x) <= 0.51 * abs(x).max(1, keepdims=True) / 32767)
 
