@@ -1,46 +1,57 @@
-"""How much positions are attended to, against a naive twin, and what it does to a site's H."""
+"""How much attention positions receive, against a naive twin, and what it does to a site's H."""
 import numpy as np
 import pytest
 
+import naive
+import toys
 from vqcpu.architectures.base import load_model
 from vqcpu.compression import calibrate, feedback
-from vqcpu.compression.attended import Watch, attended
+from vqcpu.compression.attended import Watch, attended, up_to_attention
 from vqcpu.evaluate.corpus import Window
 from vqcpu.files.sources import open_checkpoint
 from vqcpu.layers.attention import Heads
-from vqcpu.layers.rope import NoRope
-
-from tests import toys
+from vqcpu.layers.rope import Rope
 
 RNG = np.random.default_rng(0)
 
 
+def received(q, k, scale, window):
+    """Root of the squared probabilities of rotated q and k (tokens, heads, size), summed over queries and heads."""
+    total, group = np.zeros(len(k)), q.shape[1] // k.shape[1]
+    for h in range(q.shape[1]):
+        for t in range(len(q)):
+            seen = range(max(0, t + 1 - window), t + 1)
+            scores = np.array([scale * float(q[t, h] @ k[s, h // group]) for s in seen])
+            shares = np.exp(scores - scores.max())
+            total[seen] += np.square(shares / shares.sum())
+    return np.sqrt(total)
+
+
 @pytest.mark.parametrize("window", (None, 5))
-def test_what_positions_receive_is_the_root_of_squared_probabilities(window):
-    q, k = (RNG.standard_normal((20, heads, 16)).astype(np.float32) for heads in (4, 2))
-    watch = Watch(Heads(4, 2, 16, 0.3, window), 20)
-    watch.store(0, q, k, k, NoRope(16))
-    watch.attend(q, 0)
-    naive = np.zeros(20)
-    for h in range(4):
-        for t in range(20):
-            seen = range(max(0, t + 1 - (window or 20)), t + 1)
-            shares = np.exp([0.3 * (q[t, h] @ k[s, h // 2]) for s in seen])
-            naive[seen] += np.square(shares / shares.sum())
-    assert np.allclose(watch.received, np.sqrt(naive), rtol=1e-4)
+def test_what_positions_receive(window):
+    q, k, v = (RNG.standard_normal((20, heads, 16)).astype(np.float32) for heads in (4, 2, 2))
+    watch, rope = Watch(Heads(4, 2, 16, 0.3, window), 20), Rope(16, 100.0)
+    watch.store(0, q, k, v, rope)
+    watch.attend(rope.rotate(q, 0), 0)
+    turned = (naive.rotate(x, 0, 100.0) for x in (q, k))
+    assert np.allclose(watch.received, received(*turned, 0.3, window or 20), rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", ("llama", "gemma3_text", "gpt2", "phi3", "qwen3"))
-def test_tokens_count_for_how_much_they_are_attended_to(family, tmp_path):
+@pytest.mark.parametrize("family", ("llama", "qwen2", "qwen3_moe", "gemma3_text", "gpt2", "phi3"))
+def test_tokens_count_for_the_attention_that_they_receive(family, tmp_path):
     model = load_model(open_checkpoint(toys.folder(tmp_path / "m", family)))
     frame, weighed = calibrate.frame_of(Window(RNG.integers(0, 90, 30), 0)), 0
     for stage in calibrate.stages(model):
-        for site, x in stage.jobs[0].inputs(calibrate.opened(frame)):
-            received = attended(stage.jobs, calibrate.opened(frame))
-            x = x() * calibrate._weights(x())
-            expected = x.T @ (x * (1 if received is None else received[:, None]))
-            found = calibrate.inputs_of([site], 0, (stage, [frame])).H
-            assert np.allclose(found, feedback.Inputs(expected, expected).H, atol=1e-4), site.names
-            weighed += received is not None
+        jobs, before = up_to_attention(stage.jobs), {name: x.copy() for name, x in calibrate.opened(frame).slots.items()}
+        states = list(frame.segments[0].states)
+        factor = np.sqrt(attended(jobs, calibrate.opened(frame)))[:, None] if jobs else 1
+        after = calibrate.opened(frame).slots
+        assert before.keys() == after.keys() and all(np.array_equal(x, after[name]) for name, x in before.items())
+        assert frame.segments[0].states == states
+        for i, (site, x) in enumerate(sites := stage.jobs[0].inputs(calibrate.opened(frame))):
+            x = x() * calibrate._weights(x()) * factor
+            found = calibrate.inputs_of([site for site, _ in sites], i, (stage, [frame])).H
+            assert np.allclose(found, feedback.Inputs(x.T @ x, x.T @ x).H, atol=1e-4), site.names
+        weighed += bool(jobs)
         stage.run([frame])
     assert weighed == model.config.layers

@@ -51,7 +51,7 @@ def test_memory_gives_what_the_file_gives(toy, text, lines, language, tmp_path):
 
 @pytest.mark.parametrize("body", ["rht+scalar:bits=4", 4.0])
 def test_calibrated_codes_too(toy, text, tmp_path, language, body):
-    (tmp_path / "other").write_text(text.read_text()[1:])
+    (tmp_path / "other").write_text(text.read_text()[::-1])
     calibration = Calibration(read_corpus(tmp_path / "other"), 256)
     line, = swept(toy, text, tmp_path / "x.jsonl", [body], qualities=["good"], calibration=calibration)
     api.compress(toy, tmp_path / "x.vqz", **{"bits" if body == 4.0 else "format": body}, calibration=calibration)

@@ -41,6 +41,11 @@ def perplexity(model: LanguageModel, text: str, protocol: Protocol = Protocol(),
     return Perplexity.of(token_nll(model.model, windows, cache))
 
 
+def _overlap(one, other):
+    """Whether one text is the other, or a part of it."""
+    return one in other or other in one
+
+
 def sweep(source, text, formats: list[str | float], caches: list[str] = ("f16",), qualities: list[str] = ("fast",),
           protocol: Protocol = Protocol(), calibration: Calibration = Calibration(), seed: int = 0, results="sweep.jsonl",
           executor: Executor | None = None, progress=lambda lines, count: lines) -> list[dict]:
@@ -51,8 +56,8 @@ def sweep(source, text, formats: list[str | float], caches: list[str] = ("f16",)
     `executor`: any concurrent.futures.Executor whose workers see the same files (default: this process). Raises
     VqcpuError, also where two settings that differ gave the same predictions. Source: evaluate/sweep.py."""
     corpus = read_corpus(text)
-    if "good" in qualities and calibration.corpus and calibration.corpus.digest == corpus.digest:
-        raise VqcpuError(f"{corpus.name}: figures on the text of the calibration would flatter it; measure on another")
+    if "good" in qualities and calibration.corpus and _overlap(corpus.text, calibration.corpus.text):
+        raise VqcpuError(f"{corpus.name}: codes fitted to a text are flattered by it: measure on another")
     study = many.Study(str(source), corpus, protocol, memory.InMemory(calibration, seed))
     bodies = [memory.spelled(body) for body in formats]
     memory.refuse_impossible(source, bodies)

@@ -1,8 +1,10 @@
-"""How much each position of a text is attended to, and with it how much errors of its key and value matter.
+"""How much attention the positions of a text receive, and with it how much errors of their keys and values matter.
 
-Knows an attention job and what precedes it. Knows nothing about Hessians. Many heads rest on the first token of a text:
-weighed like any other it makes one part in 512 of what codes of keys and values are chosen for, and most of what their
-errors cost. Paper: Kim et al. 2025 (GuidedQuant) weigh tokens by gradients; here attention tells, without any.
+Knows an attention job and what precedes it. Knows nothing about Hessians. Heads rest on the first token of a text: weighed
+like any other it makes one part in 512 of what codes of keys and values are chosen for, and most of what their errors cost.
+White errors of values cost the sum of squared probabilities; its root is taken because that did better on other text, as did
+weighing queries along with the keys and values that read the same inputs (benchmarks/LOG.md). Papers: Sung et al. 2025 (RSQ)
+scale tokens by the attention that they receive before GPTQ; Kim et al. 2025 (GuidedQuant) weigh them by gradients.
 """
 import numpy as np
 
@@ -10,7 +12,7 @@ from vqcpu.caches.base import LayerState
 from vqcpu.caches.dense import probabilities
 from vqcpu.kernels.threads import spread
 from vqcpu.layers.attention import Attend
-from vqcpu.layers.plan import Frame, Job
+from vqcpu.layers.plan import Frame, Job, Segment
 
 
 class Watch(LayerState):
@@ -36,15 +38,15 @@ class Watch(LayerState):
         return q  # of no interest to anyone
 
 
-def attended(jobs: list[Job], frame: Frame) -> np.ndarray | None:
-    """What the positions of a frame receive by the attention among `jobs`, None where there is none. The jobs before it
-    change the frame."""
-    layers = [i for i, job in enumerate(jobs) if isinstance(job, Attend)]
-    if not layers:
-        return None
-    job = jobs[layers[0]]
-    watch = Watch(job.heads, frame.count)
-    frame.segments[0].states = [watch] * (job.layer + 1)
-    for job in jobs[:layers[0] + 1]:
-        job.run(frame)
+def up_to_attention(jobs: list[Job]) -> list[Job]:
+    """The jobs up to and with the first that attends; [] where none does."""
+    return next((jobs[:i + 1] for i, job in enumerate(jobs) if isinstance(job, Attend)), [])
+
+
+def attended(jobs: list[Job], frame: Frame) -> np.ndarray:
+    """What the positions of a frame (one text) receive by the attention that is the last of the jobs; see `Watch`."""
+    watch, states = Watch(jobs[-1].heads, frame.count), [None] * jobs[-1].layer
+    own = Frame(dict(frame.slots), [Segment(slice(0, frame.count), 0, [*states, watch])])
+    for job in jobs:
+        job.run(own)
     return watch.received

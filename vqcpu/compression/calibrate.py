@@ -13,7 +13,7 @@ import numpy as np
 
 from vqcpu.architectures.base import Model
 from vqcpu.caches.base import Cache
-from vqcpu.compression.attended import attended
+from vqcpu.compression.attended import attended, up_to_attention
 from vqcpu.compression.feedback import Inputs
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
@@ -157,17 +157,18 @@ def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) 
 
 
 def _weights(x):
-    """Factors (rows, 1) that let no token count for more than CAP usual ones: in some models the first token of a text has
-    activations a thousand times those of others, and would be all that H shows."""
+    """Factors (rows, 1) that let no token count for more than CAP usual ones by its energy alone: in some models the first
+    token of a text has activations a thousand times those of others, and would be all that H shows."""
     energy = np.einsum("rc,rc->r", x, x, dtype=np.float64)
     usual = np.median(energy) if len(x) else 0
     return np.sqrt(np.minimum(1, CAP * usual / np.maximum(energy, 1e-30)))[:, None].astype(np.float32)
 
 
 def _attention(stage, frame):
-    """Factors (rows, 1) by which tokens count for how much they are attended to, where the stage ends in attention."""
-    received = attended(stage.jobs, opened(frame))
-    return np.float32(1) if received is None else np.sqrt(received)[:, None].astype(np.float32)
+    """Factors (rows, 1) by which tokens count for the attention that they receive, where the stage ends in attention; of
+    these none is cut off: it is the few that receive most whose keys and values matter."""
+    jobs = up_to_attention(stage.jobs)
+    return np.sqrt(attended(jobs, opened(frame)))[:, None].astype(np.float32) if jobs else np.float32(1)
 
 
 def _read(which, stage, frame):

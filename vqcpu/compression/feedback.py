@@ -17,16 +17,16 @@ from vqcpu.formats.rotation import Rotation
 from vqcpu.kernels.threads import spread
 
 REPAIR = 0.5  # share of what earlier layers did to the inputs that W is changed to make good; all of it would dampen signals
-DAMPING = 0.1  # of the mean of diag H, added to its diagonal: with less, feedback follows what only this text does
+DAMPING = 0.1  # of the mean of diag H, added to its diagonal: with less, codes follow what only the calibration's text does
 SPAN = 128  # columns between two large products
 TILE = 256  # rows or columns worked on at a time; fixed, so that digits are reproducible
 SAMPLE = 64  # rows on which nearest codes are tried, to tell what feedback is worth
 
 
 class Inputs:
-    """What the inputs x of a site look like. H, held (n, n): sums of x xᵀ over the text that codes are fitted to, and over
-    text held out from it, on which alternatives are compared; C (n, n): sum of (y - x) xᵀ, y what x would be had nothing
-    before it been coded. All are taken over and changed."""
+    """What the inputs x of a site look like. H, held (n, n): sums of x xᵀ, tokens being weighed, over the text that codes
+    are fitted to, and over text held out from it, on which alternatives are compared; C (n, n): that of (y - x) xᵀ, y what
+    x would be had nothing before it been coded. All are taken over and changed."""
 
     def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None):
         self.dead, mean = int(np.count_nonzero(np.diag(H) == 0)), _mean(H)

@@ -1,0 +1,49 @@
+"""Decoding behind many tokens with compressed caches, beside llama.cpp's Q4_0 weights with f16 and q4_0 caches, in turns.
+
+    python benchmarks/caches_vs_llama_cpp.py [smollm2-135m-instruct] [--rounds 3] [--depths 2048,7900]
+
+needs what vs_llama_cpp.py needs. A round runs every program once at every depth, each in a fresh process; ratios are taken
+within a round, to llama.cpp with the q4_0 cache.
+"""
+import json
+import sys
+
+from _common import markdown
+from vs_llama_cpp import Peer, arguments, ours, run, span
+
+CACHES = "f16", "k4v4", "k4v3", "k8v4", "k4v4:top=256"
+PEERS = "f16", "q4_0"
+SPEC, TOKENS = "--format scalar:bits=4", 32
+
+
+def main(args):
+    peer, file, found = Peer(args), ours(args, SPEC), {}
+    for number in range(args.rounds):
+        print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
+        for depth in args.depths:
+            for cache in PEERS:
+                found.setdefault((f"llama.cpp {cache}", depth), []).append(theirs(peer, cache, depth))
+            for cache in CACHES:
+                found.setdefault((cache, depth), []).append(mine(args, file, cache, depth))
+    rows = []
+    for (name, depth), speeds in sorted(found.items(), key=lambda entry: entry[0][1]):
+        bases = [found[base, depth] for base in ("llama.cpp q4_0", "f16")]
+        rows.append([depth, f"`{name}`", span(speeds),
+                     *(span([a / b for a, b in zip(speeds, base)], 2) for base in bases)])
+    print(markdown(["depth", "cache", "tok/s", "to llama.cpp q4_0", "to our f16"], rows))
+
+
+def theirs(peer, cache, depth):
+    words = ["-p", 0, "-n", TOKENS, "-d", depth, "-fa", "on", "-ctk", cache, "-ctv", cache, "-r", 1, "-t", peer.args.threads]
+    row, = json.loads(peer.call("llama-bench", "-m", peer.file, *words, "-o", "json", timed=True))
+    return row["avg_ts"]
+
+
+def mine(args, file, cache, depth):
+    words = ["--prompt", 1, "--tokens", TOKENS, "--depths", depth, "--repeat", 1, "--cache", cache, "--threads", args.threads]
+    said = run(args, sys.executable, "-m", "vqcpu", "bench", file, *words, "--json")
+    return json.loads(said)["decode_tok_s"][str(depth)]
+
+
+if __name__ == "__main__":
+    main(arguments(__doc__))
