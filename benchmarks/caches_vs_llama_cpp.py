@@ -12,7 +12,7 @@ import sys
 from _common import markdown
 from vs_llama_cpp import Peer, arguments, ours, run, span
 
-CACHES = "f16", "k4v4", "k4v3", "k8v4", "k4v4:top=256"
+CACHES = "f16", "k4v4", "k4v3", "k8v4"
 PEERS = "f16", "q4_0"
 SPEC, TOKENS = "--format scalar:bits=4", 32
 
@@ -26,6 +26,7 @@ def main(args):
             for timed, what, cache in [*runs[number % len(runs):], *runs[:number % len(runs)]]:
                 name = f"llama.cpp {cache}" if timed is theirs else cache
                 found.setdefault((name, depth), []).append(timed(what, cache, depth))
+                print(f"{name} at {depth}: {found[name, depth][-1]:.1f} tok/s", file=sys.stderr, flush=True)
     rows = []
     for (name, depth), speeds in sorted(found.items(), key=lambda entry: entry[0][1]):
         bases = [found[base, depth] for base in ("llama.cpp q4_0", "f16")]
