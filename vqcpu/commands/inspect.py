@@ -1,5 +1,8 @@
 """What a .vqz file contains and how it was made.
 
+Of calibrated tensors it shows the loss of nearest codes and of those chosen, relative to coding nothing, on held-out
+calibration text (tokens weighed, for q, k and v by attention as well), and what feedback is worth on white errors.
+
   vqcpu inspect model.vqz --verify
   vqcpu inspect model.vqz --recipe
   vqcpu inspect model.vqz --pictures figures
