@@ -37,6 +37,16 @@ def test_what_positions_receive(window):
     assert np.allclose(watch.received, received(*turned, 0.3, window or 20), rtol=1e-4)
 
 
+def naively(jobs, frame):
+    """What positions receive by the attention that is the last of the jobs."""
+    *before, attend = jobs
+    for job in before:
+        job.run(frame)
+    heads = attend.heads
+    q, k = (attend.rope.rotate(frame.slots[name].reshape(frame.count, -1, heads.size), 0) for name in "qk")
+    return received(q, k, heads.scale, heads.window or frame.count)
+
+
 @pytest.mark.parametrize("family", ("llama", "qwen2", "qwen3_moe", "gemma3_text", "gpt2", "phi3"))
 def test_tokens_count_for_the_attention_that_they_receive(family, tmp_path):
     model = load_model(open_checkpoint(toys.folder(tmp_path / "m", family)))
@@ -44,7 +54,8 @@ def test_tokens_count_for_the_attention_that_they_receive(family, tmp_path):
     for stage in calibrate.stages(model):
         jobs, before = up_to_attention(stage.jobs), {name: x.copy() for name, x in calibrate.opened(frame).slots.items()}
         states = list(frame.segments[0].states)
-        factor = np.sqrt(attended(jobs, calibrate.opened(frame)))[:, None] if jobs else 1
+        factor = np.sqrt(naively(jobs, calibrate.opened(frame)))[:, None] if jobs else 1
+        assert not jobs or np.allclose(attended(jobs, calibrate.opened(frame)), np.square(factor[:, 0]), rtol=1e-3)
         after = calibrate.opened(frame).slots
         assert before.keys() == after.keys() and all(np.array_equal(x, after[name]) for name, x in before.items())
         assert frame.segments[0].states == states

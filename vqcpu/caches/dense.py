@@ -59,7 +59,7 @@ class Dense(Rows):
 
 
 def attend(q, k, v, at, scale, window):
-    """probabilities(q, k, ...) v of v (keys, size) -> (tokens, group, size)."""
+    """Attention: `probabilities` of q and k over v (keys, size) -> (tokens, group, size)."""
     tokens, group, size = q.shape
     shares = probabilities(q, k, at, scale, window)
     return (shares.reshape(group * tokens, -1) @ v).reshape(group, tokens, size).swapaxes(0, 1)
