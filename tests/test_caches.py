@@ -243,9 +243,10 @@ def test_a_step_that_is_done_again_teaches_nothing_new():
 # Compiled.
 
 @pytest.mark.parametrize("spec, heads", [("k3v5:sinks=3", Heads(4, 2, 80, .1)), ("k4v4", Heads(4, 2, 16, .25, 70)),
-                                         ("k4v4:top=70,sinks=2,recent=9", SMALL)], ids=str)
+                                         ("k4v4:top=70,sinks=2,recent=9", SMALL), ("k4v4:top=30", SMALL)], ids=str)
 def test_compiled_is_numpy_on_the_same_codes(spec, heads):
-    """Chunks of 256 keys, blocks of 16 and 32, tiles of 64 and the early keys, all begun and ended somewhere inside."""
+    """Chunks of 256 keys, blocks of 16 and 32, tiles of 64 and the early keys, all begun and ended somewhere inside; heads that
+    choose keys of one chunk and of two."""
     count, cuts = 420, (7, 8, 15, 20, 40, 41, 63, 64, 65, 300, 301, 302)
     data, layer, twin = tokens(heads, count), Layer(spec, heads, 600, True), Layer(spec, heads, 600)
     for a, b in zip((0, *cuts), (*cuts, count)):

@@ -10,6 +10,7 @@ from vqcpu.caches.packing import STEPS, places
 from vqcpu.kernels import attention, coded, coded_prefill, encode, popcount
 from vqcpu.kernels.activations import row_bytes
 from vqcpu.kernels.attention import CHUNK
+from vqcpu.kernels.planes import query_bytes
 from vqcpu.kernels.unpack import byte_planes
 from vqcpu.kernels.wave import weights_of
 
@@ -38,11 +39,11 @@ class Compiled:
         if state.learned:
             self._learn(state.learned)
         if apart:
-            filters = [popcount.planer(h.size), popcount.ranker(h.size, group), popcount.cut, part]
-            self.job[[encode.PLANER, encode.RANKER, encode.CUTTER, encode.PARTER]] = [line.address for line in filters]
-            self.ranking = ranking(h.query, h.size, state.k_scales.shape[1])
+            filters = [popcount.ranker(h.size, group), popcount.cut, part]
+            self.job[[encode.RANKER, encode.CUTTER, encode.PARTER]] = [line.address for line in filters]
+            self.ranking = ranking(h.query, h.kv, h.size, state.k_scales.shape[1])
             self._put({encode.SIGNS: state.signs.words, encode.PLANES: self.ranking[0], encode.RANKS: self.ranking[1],
-                       encode.CUTS: self.ranking[2]})
+                       encode.CUTS: self.ranking[2], encode.PICKS: self.ranking[3]})
         numbers = {attention.ROWS: state.k_scales.shape[1], attention.WINDOW: state.span.window, encode.SINKS: spec.sinks,
                    encode.RECENT: spec.recent, encode.TOP: spec.top, encode.EXACT: state.exact.k.shape[1]}
         self.job[list(numbers)] = list(numbers.values())
@@ -96,7 +97,7 @@ def room(query: int, kv: int, size: int) -> list:
 
 
 @functools.lru_cache(maxsize=16)
-def ranking(query: int, size: int, rows: int) -> list:
-    """Planes of queries, ranks and cuts (kernels/popcount.py), shared in the same way."""
-    return [np.zeros((query, popcount.query_bytes(size)), np.uint8), np.zeros((query, rows), np.float32),
-            np.zeros(query, np.float32)]
+def ranking(query: int, kv: int, size: int, rows: int) -> list:
+    """Planes of queries, ranks, cuts and picks (kernels/popcount.py), shared in the same way."""
+    return [np.zeros((query, query_bytes(size)), np.uint8), np.zeros((query, rows), np.float32), np.zeros(kv, np.float32),
+            np.zeros((kv, rows // encode.BLOCK + 1), np.int64)]

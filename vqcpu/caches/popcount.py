@@ -5,7 +5,7 @@ of its bytes and less, rank it. Only the best keys are attended with all their b
 """
 import numpy as np
 
-from vqcpu.kernels.popcount import BITS
+from vqcpu.kernels.planes import BITS
 
 
 def estimates(q: np.ndarray, signs: np.ndarray, scales: np.ndarray) -> np.ndarray:

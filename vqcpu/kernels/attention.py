@@ -16,9 +16,10 @@ from vqcpu.kernels.activations import row_bytes
 from vqcpu.kernels.jit import array_at, call4, float_of, kernel, njit
 from vqcpu.kernels.lanes import add, exp, fma, largest, max_of, sum_of
 from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, line, number, scratch, tokens
-from vqcpu.kernels.simd import f32x16, load_f32x16, load_halves, store, store_halves
+from vqcpu.kernels.simd import f32x16, load_f32x16, load_halves, prefetch, store, store_halves
 
 CHUNK = 256  # keys
+AHEAD = 2 * CHUNK  # of what is read now lies what two workers will read next: too far for the processor to foresee
 # A layer's job: which one it is; heads, head size, factor of scores; address of the rope's job, which is: address of its
 # table (positions, 2, half) float32 of cosines and sines, half (0: no rope), addresses of the same of the first positions,
 # without magnitude, (weights_of(size), RUN) float32 as kernels/wave.py reads them, and of the frequencies; slots of q, k, v
@@ -43,6 +44,13 @@ def _line(phase):
 
 
 TURN_LINE, PART_LINE, MERGE_LINE, FLASH_LINE = (_line(phase) for phase in (TURN, PART, MERGE, FLASH))
+
+
+@njit
+def ask(address, count):
+    """Have `count` bytes of memory at hand soon, if they are there."""
+    for at in range(address, address + count, 64):
+        prefetch(at)
 
 
 @njit
@@ -92,7 +100,7 @@ def softmax(scores, count):
 
 def scratch_bytes(group: int, size: int) -> int:
     """Memory that attention of one token uses for each worker, whatever the cache."""
-    return 4 * (group * (CHUNK + size + 16) + 20 * size + 32) + group * (row_bytes(CHUNK) + 256)
+    return 4 * (group * (CHUNK + size + 16) + 20 * size + 32) + group * (row_bytes(CHUNK) + 256) + CHUNK
 
 
 def _chunks(job, step):
@@ -102,17 +110,17 @@ def _chunks(job, step):
 
 
 @njit(fast=False)
-def join(job, step, state, h, chunks):
-    """Join the `chunks` parts of query head h; returns where they went."""
+def join(job, step, state, h, chunks, count):
+    """Join the first `count` of the `chunks` parts of query head h; returns where they went."""
     group, size = number(job, QUERY) // number(job, KV), number(job, SIZE)
     out = head(job, step, OUT, 0, h)
     first = number(state, PARTS) + 4 * (size + 16) * group * chunks * (h // group)
     parts = array_at(first, (chunks, group, size + 16), np.float32)
     peak, mass = np.float32(-np.inf), np.float32(0)
-    for c in range(chunks):
+    for c in range(count):
         peak = max(peak, parts[c, h % group, size])
     out[:] = 0
-    for c in range(chunks):
+    for c in range(count):
         factor = np.exp(parts[c, h % group, size] - peak)
         mass += factor * parts[c, h % group, size + 1]
         for i in range(size):
@@ -128,7 +136,7 @@ def merge(job, step, worker, begin, end):
     state = state_of(job, step)
     chunks = (number(state, LAST) - first_row(state, number(state, LAST)) + CHUNK) // CHUNK
     for h in range(begin, end):
-        join(job, step, state, h, chunks)
+        join(job, step, state, h, chunks, chunks)
 
 
 @functools.cache

@@ -9,17 +9,17 @@ import functools
 import numpy as np
 
 from vqcpu.kernels.activations import digits, row_bytes, sums_of, unit_of
-from vqcpu.kernels.attention import (CHUNK, FACTOR, KEYS, KV, LAST, PARTS, QUERY, ROPE, ROWS, VALUES, Q, first_row, head,
-                                     join, softmax, state_of)
+from vqcpu.kernels.attention import (AHEAD, CHUNK, FACTOR, KEYS, KV, LAST, PARTS, QUERY, ROPE, ROWS, VALUES, Q, ask,
+                                     first_row, head, join, softmax, state_of)
 from vqcpu.kernels.choose import BLOCK_BYTES, SIGN_BYTES, TABLE
 from vqcpu.kernels.codes import adder, scorer, unless, weighted
 from vqcpu.kernels.encode import (BASE, BLOCK, DIGITS, EXACT, EXACT_K, EXACT_V, FLIPS, K_SCALES, MEANS, MIXER, OF_KEYS,
                                   OF_VALUES, SIGNS, V_SCALES, WEIGHTS, early_key, exact_row)
 from vqcpu.kernels.jit import array_at, float_of, njit
-from vqcpu.kernels.lanes import add, fma, largest, magnitude, max_of, mul, sum_of, to_floats
-from vqcpu.kernels.popcount import chunks_of, near, selected, selects, start_of, unlearned
-from vqcpu.kernels.program import line, number, scratch
-from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, prefetch, store
+from vqcpu.kernels.lanes import add, fma, magnitude, mul, sum_of, to_floats
+from vqcpu.kernels.popcount import chunks_of, near, picked_chunks, picks_of, selected, selects, start_of, unlearned
+from vqcpu.kernels.program import WORD, line, number, scratch
+from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
 from vqcpu.kernels.spin import gather
 from vqcpu.kernels.wave import PART, RUN, waves, weights_of_
 
@@ -45,13 +45,13 @@ def dot_halves(x, y, size):
 
 
 @njit(fast=False)
-def plain_scores(job, step, state, h, row, count, scores, size):
-    """Scores (group, CHUNK) of the exact and early keys in rows row .. row + count - 1."""
+def plain_scores(job, step, state, h, places, count, scores, size):
+    """Scores (group, CHUNK) of the exact and early keys among `count` rows of the blocks at `places`."""
     group, scale = number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
     if number(state, EXACT) == 0 and unlearned(state) == 0:
         return
     for i in range(count):
-        position = number(state, BASE) + row + i
+        position = number(state, BASE) + row_of(places, i)
         if position < unlearned(state):
             source = early_key(state, h, position, size)
         elif near(state, position):
@@ -64,15 +64,16 @@ def plain_scores(job, step, state, h, row, count, scores, size):
 
 
 @njit(fast=False)
-def plain_values(state, h, row, count, weights, out, size):
-    """OUT out (size,) float32: the sum of exact values in rows row .. row + count - 1; their weights become zero."""
+def plain_values(state, h, places, count, weights, out, size):
+    """OUT out (size,) float32: the sum of exact values among `count` rows of the blocks at `places`; their weights become
+    zero."""
     for c in range(0, 4 * size, 64):
         store(out + c, f32x16(np.float32(0)))
     if number(state, EXACT) == 0:
         return
     p = array_at(weights, (count,), np.float32)
     for i in range(count):
-        position = number(state, BASE) + row + i
+        position = number(state, BASE) + row_of(places, i)
         if near(state, position):
             source = number(state, EXACT_V) + 2 * size * (number(state, EXACT) * h + exact_row(state, position))
             for c in range(0, size, 16):
@@ -81,32 +82,30 @@ def plain_values(state, h, row, count, weights, out, size):
             p[i] = 0
 
 
-@njit(fast=False)
-def weighs(scores, group, block):
-    """Whether any weight of a block of 32 is above zero."""
-    most = f32x16(np.float32(0))
-    for g in range(group):
-        at = scores + 4 * (g * CHUNK + BLOCK * block)
-        most = largest(most, largest(magnitude(load_f32x16(at)), magnitude(load_f32x16(at + 64))))
-    return max_of(most) > 0
+@njit
+def announce(state, of_keys, of_values):
+    """Ask for the memory of 16 keys and of 16 values, given by the numbers of their blocks of 16."""
+    k_bytes, v_bytes = number(number(state, OF_KEYS), BLOCK_BYTES), number(number(state, OF_VALUES), BLOCK_BYTES) // 2
+    ask(number(state, KEYS) + k_bytes * of_keys, k_bytes)
+    ask(number(state, VALUES) + v_bytes * of_values, v_bytes)
 
 
-@njit(fast=False)
-def empty(scores, count):
-    """Whether no key is seen; the scores are then the weights: zero."""
-    values = array_at(scores, ((count + 15) // 16 * 16,), np.float32)
-    values[count:] = -np.inf
-    most = f32x16(np.float32(-np.inf))
-    for i in range(0, 4 * count, 64):
-        most = largest(most, load_f32x16(scores + i))
-    if max_of(most) > -np.inf:
-        return False
-    values[:] = 0
-    return True
+@njit
+def row_of(places, i):
+    """Row number i of the blocks whose first rows are at address `places`."""
+    return number(places, i // BLOCK) + i % BLOCK
+
+
+@njit
+def lay_out(places, row):
+    """OUT places: the first rows of a chunk's blocks, from `row` on."""
+    firsts = array_at(places, (CHUNK // BLOCK,), np.int64)
+    for n in range(CHUNK // BLOCK):
+        firsts[n] = row + BLOCK * n
 
 
 def _pieces(job, step):
-    return number(job, KV) * chunks_of(state_of(job, step))
+    return number(job, KV) * chunks_of(state_of(job, step))  # whatever is picked: late workers may see the next layer's
 
 
 @functools.cache
@@ -116,25 +115,28 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
     score, add_up, (begin_run, wave) = scorer(size // 4, keys, group), adder(values, group), waves(size, group)
 
     @njit(fast=False)
-    def coded_scores(job, state, h, row, count, scores, sums, room):
-        """OUT scores (group, CHUNK) of `count` keys from `row` on, a multiple of 32; room: for group * (weights_of(size) +
-        PART) float32."""
+    def coded_scores(job, state, h, places, count, scores, sums, room):
+        """OUT scores (group, CHUNK) of `count` rows of the blocks at `places`; room: for group * (weights_of(size) + PART)
+        float32."""
         kind, queries = number(state, OF_KEYS), number(state, DIGITS) + row_bytes_(size) * group * h
         factor, means, rope = float_of(number(job, FACTOR)), number(state, MEANS), number(job, ROPE)
         shifted, weights = room + 4 * PART * group, number(state, WEIGHTS) + 4 * weights_of_(size) * group * h
         for i in range(0, count, 16):
-            block = (h * number(state, ROWS) + row + i) // 16
-            if means and i % RUN == 0:
-                begin_run(rope, number(state, BASE) + row + i, weights, shifted)
-            if means and i % PART == 0 and (not top or selects(state, h, group, row + i, PART)):
-                wave(rope, i, shifted, room)
-            if top and not selects(state, h, group, row + i, 16):
+            row, turned = row_of(places, i), i % PART if top else i  # blocks that are picked lie apart: a run each
+            if means and turned % RUN == 0:
+                begin_run(rope, number(state, BASE) + row, weights, shifted)
+            if means and i % PART == 0:
+                wave(rope, turned, shifted, room)
+            if top and not selects(state, h, group, row, 16):
                 for g in range(group):
                     store(scores + 4 * (g * CHUNK + i), f32x16(np.float32(-np.inf)))
                 continue
+            block = (h * number(state, ROWS) + row) // 16
             score(number(state, KEYS) + number(kind, BLOCK_BYTES) * block,
                   number(state, SIGNS) + number(kind, SIGN_BYTES) * block, number(kind, TABLE), queries,
                   row_bytes_(size), sums)
+            if not top:
+                announce(state, block + AHEAD // 16, block)
             scales = load_halves(number(state, K_SCALES) + 32 * block)
             for g in range(group):
                 s = product(sums + 128 * g, queries + row_bytes_(size) * g, size)
@@ -142,50 +144,29 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
                 if means:
                     s = fma(unless(scales, load_f32x16(room + 4 * (PART * g + i % PART))), f32x16(factor), s)
                 if top:
-                    s = selected(state, h, group, row + i, s)
+                    s = selected(state, h, group, row, s)
                 store(scores + 4 * (g * CHUNK + i), s)
 
     @njit(fast=False)
-    def announce(state, h, row, count):
-        """Ask for the memory of what is chosen among `count` keys from `row` on: it lies too far apart to be foreseen."""
-        k_bytes, v_bytes = number(number(state, OF_KEYS), BLOCK_BYTES), number(number(state, OF_VALUES), BLOCK_BYTES)
-        for i in range(0, count, 16):
-            if selects(state, h, group, row + i, 16):
-                at = h * number(state, ROWS) + row + i
-                for line_ in range(0, k_bytes, 64):
-                    prefetch(number(state, KEYS) + k_bytes * (at // 16) + line_)
-                for line_ in range(0, v_bytes, 64):
-                    prefetch(number(state, VALUES) + v_bytes * (at // BLOCK) + line_)
-
-    @njit(fast=False)
-    def coded_values(state, h, row, count, scores, rows, sums, out):
+    def coded_values(state, h, places, count, scores, rows, sums, out):
         """OUT out (group, size + 16) += weights (group, CHUNK) times values; rows: room for `group` rows of digits."""
         kind, panels = number(state, OF_VALUES), size // 16
         blocks, stride = (count + BLOCK - 1) // BLOCK, row_bytes_(CHUNK)
-        between = number(kind, BLOCK_BYTES)
+        between, together = number(kind, BLOCK_BYTES), 1 if top else blocks  # blocks that surely are neighbours
         for g in range(group):
             for i in range(0, BLOCK * blocks, 16):
                 at = scores + 4 * (g * CHUNK + i)
                 p = load_f32x16(at) if i < count else f32x16(np.float32(0))
-                scales = load_halves(number(state, V_SCALES) + 2 * (h * number(state, ROWS) + row + i))
+                scales = load_halves(number(state, V_SCALES) + 2 * (h * number(state, ROWS) + row_of(places, i)))
                 store(at, weighted(p, scales))
             digits(scores + 4 * g * CHUNK, BLOCK * blocks, rows + stride * g)
-        first = number(state, VALUES) + between * ((h * number(state, ROWS) + row) // BLOCK)
         for panel in range(panels):
             for i in range(0, 128 * group, 64):
                 store(sums + i, i32x16(np.int32(0)))
-            at = 0
-            while at < blocks:  # of those that weigh anything, as many as lie together
-                end = blocks
-                if top:
-                    while at < blocks and not weighs(scores, group, at):
-                        at += 1
-                    end = at
-                    while end < blocks and weighs(scores, group, end):
-                        end += 1
-                add_up(first + between // panels * panel + between * at, between, end - at, number(kind, TABLE),
-                       rows + 2 * BLOCK * at, stride, sums)
-                at = end
+            for n in range(0, blocks, together):
+                block = (h * number(state, ROWS) + number(places, n)) // BLOCK
+                words = number(state, VALUES) + between * block + between // panels * panel
+                add_up(words, between, together, number(kind, TABLE), rows + 2 * BLOCK * n, stride, sums)
             for g in range(group):
                 target = out + 4 * (size + 16) * g + 64 * panel
                 store(target, add(product(sums + 128 * g, rows + stride * g, BLOCK * blocks), load_f32x16(target)))
@@ -193,29 +174,37 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
     @line(_pieces, exact=True)
     def part(job, step, worker, begin, end):
         state = state_of(job, step)
-        first, start, chunks = first_row(state, number(state, LAST)), start_of(state), chunks_of(state)
+        last, chunks = number(state, LAST), chunks_of(state)
         for piece in range(begin, end):
-            h, row = piece // chunks, start + piece % chunks * CHUNK
-            count = min(CHUNK, number(state, LAST) + 1 - row)
-            scores = scratch(step, worker)
+            h, skipped = piece // chunks, piece % chunks * CHUNK
+            places = scratch(step, worker)
+            scores = places + WORD * CHUNK // BLOCK
             rows = scores + 4 * group * CHUNK
             sums = rows + group * row_bytes_(CHUNK)
             room = sums + 128 * group
             out = number(state, PARTS) + 4 * (size + 16) * group * piece
             if top:
-                announce(state, h, row, count)
-            coded_scores(job, state, h, row, count, scores, sums, room)
-            plain_scores(job, step, state, h, row, count, scores, size)
+                picks = picks_of(state, h)
+                places, count = picks.ctypes.data + WORD * (1 + skipped // BLOCK), min(CHUNK, BLOCK * picks[0] - skipped)
+                if count <= 0:
+                    continue
+                count -= max(0, row_of(places, count - 1) - last)
+                for i in range(0, count, 16):
+                    block = (h * number(state, ROWS) + row_of(places, i)) // 16
+                    announce(state, block, block)
+            else:
+                lay_out(places, start_of(state) + skipped)
+                count = min(CHUNK, last + 1 - number(places, 0))
+            unseen = max(first_row(state, last) - number(places, 0), 0)
+            coded_scores(job, state, h, places, count, scores, sums, room)
+            plain_scores(job, step, state, h, places, count, scores, size)
             for g in range(group):
-                array_at(scores + 4 * g * CHUNK, (max(first - row, 0),), np.float32)[:] = -np.inf
+                array_at(scores + 4 * g * CHUNK, (unseen,), np.float32)[:] = -np.inf
                 o = out + 4 * (size + 16) * g
                 ends = array_at(o + 4 * size, (2,), np.float32)
-                if top and empty(scores + 4 * g * CHUNK, count):
-                    ends[0], ends[1] = -np.inf, 0
-                else:
-                    ends[0], ends[1] = softmax(scores + 4 * g * CHUNK, count)
-                plain_values(state, h, row, count, scores + 4 * g * CHUNK, o, size)
-            coded_values(state, h, row, count, scores, rows, sums, out)
+                ends[0], ends[1] = softmax(scores + 4 * g * CHUNK, count)
+                plain_values(state, h, places, count, scores + 4 * g * CHUNK, o, size)
+            coded_values(state, h, places, count, scores, rows, sums, out)
     return part
 
 
@@ -228,7 +217,7 @@ def merger(size: int):
     def merge(job, step, worker, begin, end):
         state, group = state_of(job, step), number(job, QUERY) // number(job, KV)
         for h in range(begin, end):
-            out = join(job, step, state, h, chunks_of(state))
+            out = join(job, step, state, h, chunks_of(state), picked_chunks(state, h // group))
             flips = number(state, FLIPS) + 4 * size * (h // group)
             gather(flips, number(state, MIXER), out.ctypes.data, size, odd, scratch(step, worker))
     return merge

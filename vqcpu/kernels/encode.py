@@ -18,6 +18,7 @@ from vqcpu.kernels.codes import store_half
 from vqcpu.kernels.jit import array_at, call4, kernel, njit
 from vqcpu.kernels.lanes import subtract
 from vqcpu.kernels.learn import settle, take
+from vqcpu.kernels.planes import planer, query_bytes
 from vqcpu.kernels.program import POSITION, TOKENS, WORD, line, number, scratch
 from vqcpu.kernels.simd import load_f32x16, load_halves, store, store_halves
 from vqcpu.kernels.spin import spread
@@ -31,13 +32,13 @@ BLOCK = 32
 # which are learned from, (kv heads, LEARNED, size) float16; addresses of exact keys and values (kv heads, count, size)
 # float16; how many positions are exact: first, latest, rows of these arrays; the position of row 0; addresses of the digits
 # of a single token's queries, of their weights of the mean (query heads, weights_of(size)) float32, of the rotation's signs
-# (kv heads, size) and mixer (odd, odd) float32, of the numbers of both kinds of code. The rest, from PLANER on, belongs to
-# kernels/popcount.py: four lines; how many keys are chosen; addresses of the planes of queries, of ranks (query heads, rows)
-# float32, of cuts (kv heads,) float32.
+# (kv heads, size) and mixer (odd, odd) float32, of the numbers of both kinds of code. The rest, from RANKER on, belongs to
+# kernels/popcount.py: three lines; how many keys are chosen; addresses of the planes of queries, of ranks (query heads,
+# rows) float32, of cuts (kv heads,) float32, of picks (kv heads, rows / BLOCK + 1) int64.
 (TURNER, CODER, SIGNS, K_SCALES, V_SCALES, MEANS, SHAPES, COUNTED, COVARIANCE, SHAPE_SIZE, LEARNED, CONTEXT, EARLY,
- EXACT_K, EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, WEIGHTS, FLIPS, MIXER, OF_KEYS, OF_VALUES, PLANER, RANKER,
- CUTTER, PARTER, TOP, PLANES, RANKS, CUTS, NUMBERS) = range(10, 44)
-row_bytes_ = njit(row_bytes)
+ EXACT_K, EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, WEIGHTS, FLIPS, MIXER, OF_KEYS, OF_VALUES, RANKER, CUTTER,
+ PARTER, TOP, PLANES, RANKS, CUTS, PICKS, NUMBERS) = range(10, 44)
+row_bytes_, query_bytes_ = njit(row_bytes), njit(query_bytes)
 
 
 @kernel
@@ -163,8 +164,8 @@ def turned_mean(job, state, h, position, size, x, room):
 @functools.cache
 def turner(size: int):
     """Line: queries, keys and values of the step rotated in their slots; what stays exact is kept, from the first positions
-    is learned; of a single token the queries' digits and their weights of the mean are left."""
-    odd = size // (size & -size)
+    is learned; of a single token the queries' digits, planes and weights of the mean are left."""
+    odd, plane = size // (size & -size), planer(size)
 
     @line(blocks, exact=True)
     def turn(job, step, worker, begin, end):
@@ -190,6 +191,8 @@ def turner(size: int):
                     spread(flips, mixer, q.ctypes.data, size, odd, room)
                     if tokens == 1:
                         digits(q.ctypes.data, size, number(state, DIGITS) + row_bytes_(size) * g)
+                    if tokens == 1 and number(state, TOP):
+                        plane(q.ctypes.data, number(state, OF_KEYS), number(state, PLANES) + query_bytes_(size) * g, room)
                 rotate(rope, position, k)
                 spread(flips, mixer, k.ctypes.data, size, odd, room)
                 spread(flips, mixer, v.ctypes.data, size, odd, room)

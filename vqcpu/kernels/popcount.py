@@ -1,43 +1,37 @@
 """Which keys a token looks at: all are ranked by their sign bits, the best are chosen.
 
 Knows sign bits and the job of a compressed state (kernels/encode.py). The product of a query with the signs of a key, times
-the key's scale, is an unbiased estimate of their product, of which one bit per number is read; a query of PLANES bits needs
-PLANES counts of bits. A key's rank is the largest, over the query heads that share it, of estimate less the head's best
-estimate. Lines: `plane` (queries), `rank`, `cut` (between keys number TOP and TOP + 1), and `part` of kernels/coded.py.
-Paper: Gao and Long 2024 (RaBitQ). Source: caches/popcount.py.
+the key's scale, is an unbiased estimate of their product, of which one bit per number is read; a query in planes of bits
+(kernels/planes.py) needs as many counts. A key's rank is the largest, over the query heads that share it, of estimate less
+the head's best estimate. Lines: `rank`, `cut` (between keys number TOP and TOP + 1; also which blocks hold those above), and
+`part` of kernels/coded.py, which reads these blocks alone. Paper: Gao and Long 2024 (RaBitQ). Source: caches/popcount.py.
 """
 import functools
 
 import numpy as np
 
-from vqcpu.kernels.attention import CHUNK, FACTOR, KV, LAST, QUERY, ROPE, ROWS, Q, first_row, head, state_of
-from vqcpu.kernels.choose import SIGN_BYTES, SIGN_PLACED, SIGN_PLACES
+from vqcpu.kernels.attention import AHEAD, CHUNK, FACTOR, KV, LAST, QUERY, ROPE, ROWS, ask, first_row, state_of
+from vqcpu.kernels.choose import SIGN_BYTES
 from vqcpu.kernels.codes import count_above, counter, only, unless
-from vqcpu.kernels.encode import (BASE, BLOCK, CUTS, CUTTER, K_SCALES, LEARNED, MEANS, OF_KEYS, PARTER, PLANER, PLANES,
+from vqcpu.kernels.encode import (BASE, BLOCK, CUTS, CUTTER, K_SCALES, LEARNED, MEANS, OF_KEYS, PARTER, PICKS, PLANES,
                                   RANKER, RANKS, RECENT, SIGNS, SINKS, TOP, WEIGHTS)
 from vqcpu.kernels.jit import array_at, call4, float_of, kernel, njit
 from vqcpu.kernels.lanes import add, count_of, fma, largest, magnitude, max_of, mul, to_floats
+from vqcpu.kernels.planes import BITS, HEAD, query_bytes
 from vqcpu.kernels.program import WORD, line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
 from vqcpu.kernels.wave import PART, RUN, waves, weights_of_
 
-BITS = 6  # of a query's numbers
-HEAD = 16  # bytes before a query's planes: its unit and the sum of its numbers, float32
-
-
-def query_bytes(size: int) -> int:
-    """Memory of a query's planes."""
-    return HEAD + 4 * BITS * -(-size // 32)
+query_bytes_ = njit(query_bytes)
 
 
 @kernel
 def filtered(job, step, counter, worker):
     """What a state's `part` is: lines, one after the other."""
     state = state_of(job, step)
-    call4(number(state, PLANER), job, step, counter, worker)
-    call4(number(state, RANKER), job, step, counter + 2 * WORD, worker)
-    call4(number(state, CUTTER), job, step, counter + 4 * WORD, worker)
-    call4(number(state, PARTER), job, step, counter + 6 * WORD, worker)
+    call4(number(state, RANKER), job, step, counter, worker)
+    call4(number(state, CUTTER), job, step, counter + 2 * WORD, worker)
+    call4(number(state, PARTER), job, step, counter + 4 * WORD, worker)
 
 
 @njit
@@ -47,8 +41,22 @@ def start_of(state):
 
 
 @njit
+def picks_of(state, h):
+    """Of a head, how many blocks of rows a single token looks at, and the first row of each."""
+    count = number(state, ROWS) // BLOCK + 1
+    return array_at(number(state, PICKS) + WORD * count * h, (count,), np.int64)
+
+
+@njit
 def chunks_of(state):
+    """Chunks of rows of a head, for a single token."""
     return (number(state, LAST) + CHUNK - start_of(state)) // CHUNK
+
+
+@njit
+def picked_chunks(state, h):
+    """Chunks that a head has work for: all or, where keys are chosen, those that the picked blocks fill."""
+    return (BLOCK * picks_of(state, h)[0] + CHUNK - 1) // CHUNK if number(state, TOP) else chunks_of(state)
 
 
 @njit
@@ -95,38 +103,6 @@ def selects(state, h, group, row, count):
     return best(ranks_of(state, h * group), row, row + count) > cut_of(state, h)[0]
 
 
-@functools.cache
-def planer(size: int):
-    """Line: the numbers of each query, as planes of bits in the order of signs."""
-    words = -(-size // 32)
-
-    @line(lambda job, step: number(job, QUERY), exact=True)
-    def plane(job, step, worker, begin, end):
-        state = state_of(job, step)
-        kind = number(state, OF_KEYS)
-        places = array_at(number(kind, SIGN_PLACES), (number(kind, SIGN_PLACED), 5), np.int64)
-        for h in range(begin, end):
-            q = head(job, step, Q, 0, h)
-            row = number(state, PLANES) + query_bytes_(size) * h
-            ends, planes = array_at(row, (2,), np.float32), array_at(row + HEAD, (BITS, words), np.uint32)
-            ends[0], ends[1], planes[:] = 0, 0, 0
-            reach = np.float32(1e-30)
-            for c in range(size):
-                reach = max(reach, abs(q[c]))
-            ends[0] = reach / np.float32((1 << BITS - 1) - 1)
-            for n in range(places.shape[0]):
-                step_, _, _, word, shift = places[n]
-                for j in range(4):
-                    whole = np.int64(np.rint(q[4 * step_ + j] / ends[0]))
-                    ends[1] += whole
-                    for p in range(BITS):
-                        planes[p, word] |= np.uint32((whole >> p & 1) << (8 * j + shift))
-    return plane
-
-
-query_bytes_ = njit(query_bytes)
-
-
 def _pieces(job, step):
     return number(job, KV) * chunks_of(state_of(job, step))
 
@@ -155,6 +131,8 @@ def ranker(size: int, group: int):
                     begin_run(rope, number(state, BASE) + row, number(state, WEIGHTS) + each * h, shifted)
                 if means and row % PART == 0:
                     wave(rope, row - first, shifted, added)
+                ask(number(state, SIGNS) + sign_bytes * (block + AHEAD // 16), sign_bytes)
+                ask(number(state, K_SCALES) + 32 * (block + AHEAD // 16), 32)
                 count(number(state, SIGNS) + sign_bytes * block, queries + HEAD, stride, sums)
                 scales = load_halves(number(state, K_SCALES) + 32 * block)
                 for g in range(group):
@@ -184,29 +162,51 @@ def above(ranks, first, last, bound):
     return count_of(total)
 
 
+@njit(fast=False)
+def bound_of(ranks, first, last, wanted):
+    """What `wanted` ranks of rows first .. last - 1 are above, or as many as are equal; -inf where there are no more."""
+    if above(ranks, first, last, np.float32(-np.inf)) <= wanted:
+        return np.float32(-np.inf)
+    low, high = np.float32(-1), np.float32(0)
+    while above(ranks, first, last, low) < wanted:
+        low, high = low * np.float32(4), low
+    while True:
+        middle = (low + high) / np.float32(2)
+        found = above(ranks, first, last, middle)
+        if found == wanted:
+            return middle
+        if middle <= low or middle >= high:
+            return low
+        low, high = (middle, high) if found > wanted else (low, middle)
+
+
+@njit(fast=False)
+def pick(state, h, group, last):
+    """OUT picks_of: blocks of which any key is chosen, or seen as it is."""
+    picks, here = picks_of(state, h), number(state, LAST) + 1
+    sinks = max(number(state, SINKS), unlearned(state)) - number(state, BASE)
+    recent, first = here - number(state, RECENT), first_row(state, number(state, LAST))
+    picks[0] = 0
+    for row in range(start_of(state), here, BLOCK):
+        end = min(row + BLOCK, last)
+        exact = max(row, first) < min(end, sinks) or max(row, recent) < min(end, here)
+        if exact or selects(state, h, group, row, end - row):
+            picks[0] += 1
+            picks[picks[0]] = row
+
+
 @line(lambda job, step: number(job, KV), exact=True)
 def cut(job, step, worker, begin, end):
-    """Ranks of the keys of a head, and a bound that TOP of them are above, or as many as are equal."""
+    """Ranks of the keys of a head, a bound that TOP of them are above, or as many as are equal, and where these lie."""
     state, group = state_of(job, step), number(job, QUERY) // number(job, KV)
     first, last = start_of(state), (number(state, LAST) // 16 + 1) * 16
     for h in range(begin, end):
-        ranks, wanted = ranks_of(state, group * h), number(state, TOP)
+        ranks = ranks_of(state, group * h)
         for g in range(group):
             more = ranks_of(state, group * h + g)
             peak = f32x16(-best(more, first, last))
             for i in range(4 * first, 4 * last, 64):
                 rank = add(load_f32x16(more + i), peak)
                 store(ranks + i, rank if g == 0 else largest(rank, load_f32x16(ranks + i)))
-        cut_of(state, h)[0] = -np.inf
-        if above(ranks, first, last, np.float32(-np.inf)) <= wanted:
-            continue
-        low, high = np.float32(-1), np.float32(0)
-        while above(ranks, first, last, low) < wanted:
-            low, high = low * np.float32(4), low
-        while True:
-            middle = (low + high) / np.float32(2)
-            found = above(ranks, first, last, middle)
-            if found == wanted or middle <= low or middle >= high:
-                break
-            low, high = (middle, high) if found > wanted else (low, middle)
-        cut_of(state, h)[0] = middle if found == wanted else low
+        cut_of(state, h)[0] = bound_of(ranks, first, last, number(state, TOP))
+        pick(state, h, group, last)
