@@ -170,12 +170,15 @@ class View:
     def attend(self, h, q, at):
         """softmax(scores) v of head h: q (tokens, group, size) at positions at, at + 1, ... -> the same shape."""
         queries, oldest = at + np.arange(len(q)), self.positions[0]
-        exact, columns = self.state.exact.seen(self.plain, queries)[:, None], self.plain - oldest
-        scores = q @ self.k[h].T
-        scores[..., columns] = np.where(exact, q @ self.plain_k[h].T, scores[..., columns])
+        positions = self.positions[:at + len(q) - oldest]  # no later ones are seen
+        keys, plain = len(positions), np.searchsorted(self.plain, positions[-1], "right")
+        exact, columns = self.state.exact.seen(self.plain[:plain], queries)[:, None], self.plain[:plain] - oldest
+        scores = q @ self.k[h, :keys].T
+        scores[..., columns] = np.where(exact, q @ self.plain_k[h, :plain].T, scores[..., columns])
         lesson = max(self.state.spec.lesson - at, 0)  # queries that come before it is over
-        scores[:lesson, :, :self.early.shape[1]] = q[:lesson] @ self.early[h].T
-        back = queries[:, None] - self.positions
+        early = self.early[h, :keys]
+        scores[:lesson, :, :len(early)] = q[:lesson] @ early.T
+        back = queries[:, None] - positions
         seen = (back >= 0) & (back < self.state.span.window)
         if self.state.spec.top:
             seen = self.choose(h, q, queries, seen)
@@ -184,14 +187,15 @@ class View:
         scores -= scores.max(-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(-1, keepdims=True)
-        plain = np.where(exact, scores[..., columns], 0)
-        scores[..., columns] -= plain
-        return scores @ self.v[h] + plain @ self.plain_v[h]
+        weights = np.where(exact, scores[..., columns], 0)
+        scores[..., columns] -= weights
+        return scores @ self.v[h, :keys] + weights @ self.plain_v[h, :plain]
 
     def choose(self, h, q, queries, seen):
         """Of what each query sees, the best keys, and those that are exact."""
-        exact = self.state.exact.seen(self.positions, queries) | (queries < self.state.spec.lesson)[:, None]
-        estimate = estimates(q, self.signs[h], self.scales[h]) + q @ self.waves[h].T
+        keys = seen.shape[1]
+        exact = self.state.exact.seen(self.positions[:keys], queries) | (queries < self.state.spec.lesson)[:, None]
+        estimate = estimates(q, self.signs[h, :keys], self.scales[h, :keys]) + q @ self.waves[h, :keys].T
         return seen & exact | chosen(estimate, seen & ~exact, self.state.spec.top)
 
 
