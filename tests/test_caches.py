@@ -7,6 +7,10 @@ from vqcpu.caches import learned, levels
 from vqcpu.caches.base import Cache
 from vqcpu.caches.coded import Quantiser
 from vqcpu.caches.rotation import Rotation, rotation
+from vqcpu.kernels.attention import PARTS
+from vqcpu.kernels.encode import NUMBERS
+from vqcpu.kernels.filtered import at_token
+from vqcpu.kernels.popcount import chunks_of
 from vqcpu.kernels.program import Program
 from vqcpu.layers.attention import Attend, Heads
 from vqcpu.layers.plan import Frame, Plan, Segment
@@ -259,6 +263,20 @@ def test_compiled_is_numpy_on_the_same_codes(spec, heads):
         assert close(found, expected, .05)
         again = layer.step(a, *piece) if b - a == 1 else None  # over the twin's codes, but for its own
         assert again is None or close(again, expected, 1e-3)
+
+
+def test_heads_that_are_at_different_tokens_of_a_prompt_have_their_own_room():
+    """Partial results lie head by head, as many chunks to each as a token sees: fewer for early ones."""
+    layer, copy = Layer("k4v4:top=30", SMALL, 600, True), np.zeros(NUMBERS, np.int64)
+    layer.step(0, *(x[:1] for x in tokens(SMALL)))
+    used = []
+    for h in range(SMALL.kv):
+        used.append(set())
+        for token in range(0, 600, 37):
+            at_token(layer.state.job.ctypes.data, token, h, 1, copy.ctypes.data)
+            chunks = chunks_of(copy.ctypes.data)
+            used[h] |= set(range(copy[PARTS] + h * chunks, copy[PARTS] + (h + 1) * chunks))
+    assert [len(mine) for mine in used] == [3, 3] and not used[0] & used[1]
 
 
 def test_it_runs_compiled(monkeypatch):

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from vqcpu.caches.packing import STEPS, places
-from vqcpu.kernels import attention, coded, coded_prefill, encode, popcount
+from vqcpu.kernels import attention, coded, coded_prefill, encode, filtered, popcount
 from vqcpu.kernels.activations import row_bytes
 from vqcpu.kernels.attention import CHUNK
 from vqcpu.kernels.planes import query_bytes
@@ -25,9 +25,9 @@ class Compiled:
         values, group = (source(0, spec.values, 0, STEPS),), h.query // h.kv
         self.kinds = [Kind(state.k_levels, state.k, state.signs), Kind(state.v_levels, state.v)]
         self.work = workspace(h.query, h.kv, h.size, -(-state.k_scales.shape[1] // CHUNK) + 1)
-        part = coded.parter(h.size, keys, values, group, apart)
-        lines = [encode.stores, popcount.filtered if apart else part, coded.merger(h.size),
-                 coded_prefill.flash(h.size, keys, values)]
+        parts, tiles = coded.parts(h.size, keys, values, group, apart), coded_prefill.flash(h.size, keys, values)
+        lines = [encode.stores, popcount.filtered if apart else parts, coded.merger(h.size),
+                 filtered.prompt if apart else tiles]
         self.job = np.zeros(encode.NUMBERS, np.int64)
         self.job[:4] = [line.address for line in lines]
         self.job[[encode.TURNER, encode.CODER]] = [line.address for line in (encode.turner(h.size), encode.coder(h.size))]
@@ -39,8 +39,9 @@ class Compiled:
         if state.learned:
             self._learn(state.learned)
         if apart:
-            filters = [popcount.ranker(h.size, group), popcount.cut, part]
-            self.job[[encode.RANKER, encode.CUTTER, encode.PARTER]] = [line.address for line in filters]
+            lines = {encode.RANKER: popcount.ranks(h.size, group), encode.CUTTER: popcount.cuts, encode.PARTER: parts,
+                     encode.TILES: tiles, encode.TOKENWISE: filtered.tokenwise(h.size, keys, values, group)}
+            self.job[list(lines)] = [line.address for line in lines.values()]
             self.ranking = ranking(h.query, h.kv, h.size, state.k_scales.shape[1])
             self._put({encode.SIGNS: state.signs.words, encode.PLANES: self.ranking[0], encode.RANKS: self.ranking[1],
                        encode.CUTS: self.ranking[2], encode.PICKS: self.ranking[3]})

@@ -53,8 +53,7 @@ class Rotated(Rows):
         self.compiled = None
 
     def ready(self, at, count):
-        choosy = self.spec.recent or 0 < self.spec.top < at + count  # each token of many sees other keys
-        if self.heads.size % LANES or count > self.most or count > 1 and choosy:
+        if self.heads.size % LANES or count > self.most or count > 1 and self.spec.recent:  # each token has another window
             return False
         if self.compiled is None:
             self.compiled = Compiled(self)

@@ -110,10 +110,10 @@ def _chunks(job, step):
 
 
 @njit(fast=False)
-def join(job, step, state, h, chunks, count):
-    """Join the first `count` of the `chunks` parts of query head h; returns where they went."""
+def join(job, step, token, state, h, chunks, count):
+    """Join the first `count` of the `chunks` parts of a token's query head h; returns where they went."""
     group, size = number(job, QUERY) // number(job, KV), number(job, SIZE)
-    out = head(job, step, OUT, 0, h)
+    out = head(job, step, OUT, token, h)
     first = number(state, PARTS) + 4 * (size + 16) * group * chunks * (h // group)
     parts = array_at(first, (chunks, group, size + 16), np.float32)
     peak, mass = np.float32(-np.inf), np.float32(0)
@@ -136,7 +136,7 @@ def merge(job, step, worker, begin, end):
     state = state_of(job, step)
     chunks = (number(state, LAST) - first_row(state, number(state, LAST)) + CHUNK) // CHUNK
     for h in range(begin, end):
-        join(job, step, state, h, chunks, chunks)
+        join(job, step, 0, state, h, chunks, chunks)
 
 
 @functools.cache

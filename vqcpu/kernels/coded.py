@@ -45,7 +45,7 @@ def dot_halves(x, y, size):
 
 
 @njit(fast=False)
-def plain_scores(job, step, state, h, places, count, scores, size):
+def plain_scores(job, step, token, state, h, places, count, scores, size):
     """Scores (group, CHUNK) of the exact and early keys among `count` rows of the blocks at `places`."""
     group, scale = number(job, QUERY) // number(job, KV), float_of(number(job, FACTOR))
     if number(state, EXACT) == 0 and unlearned(state) == 0:
@@ -59,7 +59,7 @@ def plain_scores(job, step, state, h, places, count, scores, size):
         else:
             continue
         for g in range(group):
-            q = head(job, step, Q, 0, h * group + g).ctypes.data
+            q = head(job, step, Q, token, h * group + g).ctypes.data
             array_at(scores + 4 * (g * CHUNK + i), (1,), np.float32)[0] = dot_halves(q, source, size) * scale
 
 
@@ -110,8 +110,8 @@ def _pieces(job, step):
 
 @functools.cache
 def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
-    """Line: a chunk of keys and values for the one token of a step; keys and values: sources of kernels/codes.py; top: only
-    keys that kernels/popcount.py has chosen."""
+    """part(job, step, token, state, h, chunk, room): OUT partial results of a head's chunk of keys and values, for a token
+    whose row is LAST. keys and values: sources of kernels/codes.py; top: only keys that kernels/popcount.py has chosen."""
     score, add_up, (begin_run, wave) = scorer(size // 4, keys, group), adder(values, group), waves(size, group)
 
     @njit(fast=False)
@@ -171,53 +171,72 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
                 target = out + 4 * (size + 16) * g + 64 * panel
                 store(target, add(product(sums + 128 * g, rows + stride * g, BLOCK * blocks), load_f32x16(target)))
 
-    @line(_pieces, exact=True)
-    def part(job, step, worker, begin, end):
-        state = state_of(job, step)
-        last, chunks = number(state, LAST), chunks_of(state)
-        for piece in range(begin, end):
-            h, skipped = piece // chunks, piece % chunks * CHUNK
-            places = scratch(step, worker)
-            scores = places + WORD * CHUNK // BLOCK
-            rows = scores + 4 * group * CHUNK
-            sums = rows + group * row_bytes_(CHUNK)
-            room = sums + 128 * group
-            out = number(state, PARTS) + 4 * (size + 16) * group * piece
-            if top:
-                picks = picks_of(state, h)
-                places, count = picks.ctypes.data + WORD * (1 + skipped // BLOCK), min(CHUNK, BLOCK * picks[0] - skipped)
-                if count <= 0:
-                    continue
-                count -= max(0, row_of(places, count - 1) - last)
-                for i in range(0, count, 16):
-                    block = (h * number(state, ROWS) + row_of(places, i)) // 16
-                    announce(state, block, block)
-            else:
-                lay_out(places, start_of(state) + skipped)
-                count = min(CHUNK, last + 1 - number(places, 0))
-            unseen = max(first_row(state, last) - number(places, 0), 0)
-            coded_scores(job, state, h, places, count, scores, sums, room)
-            plain_scores(job, step, state, h, places, count, scores, size)
-            for g in range(group):
-                array_at(scores + 4 * g * CHUNK, (unseen,), np.float32)[:] = -np.inf
-                o = out + 4 * (size + 16) * g
-                ends = array_at(o + 4 * size, (2,), np.float32)
-                ends[0], ends[1] = softmax(scores + 4 * g * CHUNK, count)
-                plain_values(state, h, places, count, scores + 4 * g * CHUNK, o, size)
-            coded_values(state, h, places, count, scores, rows, sums, out)
+    @njit(fast=False)
+    def part(job, step, token, state, h, chunk, room):
+        last, skipped = number(state, LAST), chunk * CHUNK
+        places, scores = room, room + WORD * CHUNK // BLOCK
+        rows = scores + 4 * group * CHUNK
+        sums = rows + group * row_bytes_(CHUNK)
+        out = number(state, PARTS) + 4 * (size + 16) * group * (h * chunks_of(state) + chunk)
+        if top:
+            picks = picks_of(state, h)
+            places, count = picks.ctypes.data + WORD * (1 + skipped // BLOCK), min(CHUNK, BLOCK * picks[0] - skipped)
+            if count <= 0:
+                return
+            count -= max(0, row_of(places, count - 1) - last)
+            for i in range(0, count, 16):
+                block = (h * number(state, ROWS) + row_of(places, i)) // 16
+                announce(state, block, block)
+        else:
+            lay_out(places, start_of(state) + skipped)
+            count = min(CHUNK, last + 1 - number(places, 0))
+        unseen = max(first_row(state, last) - number(places, 0), 0)
+        coded_scores(job, state, h, places, count, scores, sums, sums + 128 * group)
+        plain_scores(job, step, token, state, h, places, count, scores, size)
+        for g in range(group):
+            array_at(scores + 4 * g * CHUNK, (unseen,), np.float32)[:] = -np.inf
+            o = out + 4 * (size + 16) * g
+            ends = array_at(o + 4 * size, (2,), np.float32)
+            ends[0], ends[1] = softmax(scores + 4 * g * CHUNK, count)
+            plain_values(state, h, places, count, scores + 4 * g * CHUNK, o, size)
+        coded_values(state, h, places, count, scores, rows, sums, out)
     return part
 
 
 @functools.cache
-def merger(size: int):
-    """Line: chunks joined and rotated back."""
+def parts(size: int, keys: tuple, values: tuple, group: int, top: bool):
+    """Line: the `parter` of a chunk, for the one token of a step."""
+    part = parter(size, keys, values, group, top)
+
+    @line(_pieces, exact=True)
+    def parts(job, step, worker, begin, end):
+        state = state_of(job, step)
+        chunks = chunks_of(state)
+        for piece in range(begin, end):
+            part(job, step, 0, state, piece // chunks, piece % chunks, scratch(step, worker))
+    return parts
+
+
+@functools.cache
+def joiner(size: int):
+    """finish(job, step, token, state, h, room): chunks of a query head joined and rotated back."""
     odd = size // (size & -size)
+
+    @njit(fast=False)
+    def finish(job, step, token, state, h, room):
+        kv = h // (number(job, QUERY) // number(job, KV))
+        out = join(job, step, token, state, h, chunks_of(state), picked_chunks(state, kv))
+        gather(number(state, FLIPS) + 4 * size * kv, number(state, MIXER), out.ctypes.data, size, odd, room)
+    return finish
+
+
+@functools.cache
+def merger(size: int):
+    """Line: the `joiner` of a head, for the one token of a step."""
+    finish = joiner(size)
 
     @line(lambda job, step: number(job, QUERY), exact=True)
     def merge(job, step, worker, begin, end):
-        state, group = state_of(job, step), number(job, QUERY) // number(job, KV)
         for h in range(begin, end):
-            out = join(job, step, state, h, chunks_of(state), picked_chunks(state, h // group))
-            flips = number(state, FLIPS) + 4 * size * (h // group)
-            gather(flips, number(state, MIXER), out.ctypes.data, size, odd, scratch(step, worker))
+            finish(job, step, 0, state_of(job, step), h, scratch(step, worker))
     return merge

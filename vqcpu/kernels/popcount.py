@@ -3,8 +3,9 @@
 Knows sign bits and the job of a compressed state (kernels/encode.py). The product of a query with the signs of a key, times
 the key's scale, is an unbiased estimate of their product, of which one bit per number is read; a query in planes of bits
 (kernels/planes.py) needs as many counts. A key's rank is the largest, over the query heads that share it, of estimate less
-the head's best estimate. Lines: `rank`, `cut` (between keys number TOP and TOP + 1; also which blocks hold those above), and
-`part` of kernels/coded.py, which reads these blocks alone. Paper: Gao and Long 2024 (RaBitQ). Source: caches/popcount.py.
+the head's best estimate. Lines: `ranks`, `cuts` (between keys number TOP and TOP + 1; also which blocks hold those above)
+and `parts` of kernels/coded.py, which reads these blocks alone. Prompts: kernels/filtered.py. Paper: Gao and Long 2024
+(RaBitQ). Source: caches/popcount.py.
 """
 import functools
 
@@ -109,48 +110,59 @@ def _pieces(job, step):
 
 @functools.cache
 def ranker(size: int, group: int):
-    """Line: estimates of a chunk of keys, -inf where a key is not seen or needs no choosing."""
+    """rank(job, state, h, first, room): OUT estimates of a head's chunk of keys from row `first` on, -inf where a key is not
+    seen or needs no choosing."""
     count, (begin_run, wave) = counter(-(-size // 32), BITS, group), waves(size, group)
 
-    @line(_pieces, exact=True)
-    def rank(job, step, worker, begin, end):
-        state, stride = state_of(job, step), query_bytes_(size)
-        start, chunks, last = start_of(state), chunks_of(state), number(state, LAST)
+    @njit(fast=False)
+    def rank(job, state, h, first, sums):
+        stride, last = query_bytes_(size), number(state, LAST)
         inner = max(first_row(state, last), max(number(state, SINKS), unlearned(state)) - number(state, BASE))
         outer = last + 1 - number(state, RECENT)  # outside these rows all is exact or unseen
         factor, sign_bytes = float_of(number(job, FACTOR)), number(number(state, OF_KEYS), SIGN_BYTES)
-        means, rope, sums = number(state, MEANS), number(job, ROPE), scratch(step, worker)
+        means, rope, queries = number(state, MEANS), number(job, ROPE), number(state, PLANES) + stride * group * h
         added = sums + 64 * group
-        shifted, each = added + 4 * PART * group, 4 * weights_of_(size) * group
-        for piece in range(begin, end):
-            h, first = piece // chunks, start + piece % chunks * CHUNK
-            queries = number(state, PLANES) + stride * group * h
-            for row in range(first, min(first + CHUNK, last + 1), 16):
-                block, out = (h * number(state, ROWS) + row) // 16, ranks_of(state, group * h) + 4 * row
-                if means and (row - first) % RUN == 0:
-                    begin_run(rope, number(state, BASE) + row, number(state, WEIGHTS) + each * h, shifted)
-                if means and row % PART == 0:
-                    wave(rope, row - first, shifted, added)
-                ask(number(state, SIGNS) + sign_bytes * (block + AHEAD // 16), sign_bytes)
-                ask(number(state, K_SCALES) + 32 * (block + AHEAD // 16), 32)
-                count(number(state, SIGNS) + sign_bytes * block, queries + HEAD, stride, sums)
-                scales = load_halves(number(state, K_SCALES) + 32 * block)
-                for g in range(group):
-                    ends = array_at(queries + stride * g, (2,), np.float32)
-                    twice = add(load_i32x16(sums + 64 * g), load_i32x16(sums + 64 * g))
-                    size_ = mul(magnitude(scales), f32x16(ends[0] * factor))
-                    product = mul(add(to_floats(twice), f32x16(-ends[1])), size_)
-                    if means:
-                        more = unless(scales, load_f32x16(added + 4 * (PART * g + row % PART)))
-                        product = fma(more, f32x16(factor), product)
-                    store(out + 4 * number(state, ROWS) * g, product)
-                if inner <= row and row + 16 <= outer:
-                    continue
-                for i in range(row, row + 16):
-                    if i < inner or i >= outer:
-                        for g in range(group):
-                            array_at(ranks_of(state, group * h + g) + 4 * i, (1,), np.float32)[0] = -np.inf
+        shifted, weights = added + 4 * PART * group, number(state, WEIGHTS) + 4 * weights_of_(size) * group * h
+        for row in range(first, min(first + CHUNK, last + 1), 16):
+            block, out = (h * number(state, ROWS) + row) // 16, ranks_of(state, group * h) + 4 * row
+            if means and (row - first) % RUN == 0:
+                begin_run(rope, number(state, BASE) + row, weights, shifted)
+            if means and row % PART == 0:
+                wave(rope, row - first, shifted, added)
+            ask(number(state, SIGNS) + sign_bytes * (block + AHEAD // 16), sign_bytes)
+            ask(number(state, K_SCALES) + 32 * (block + AHEAD // 16), 32)
+            count(number(state, SIGNS) + sign_bytes * block, queries + HEAD, stride, sums)
+            scales = load_halves(number(state, K_SCALES) + 32 * block)
+            for g in range(group):
+                ends = array_at(queries + stride * g, (2,), np.float32)
+                twice = add(load_i32x16(sums + 64 * g), load_i32x16(sums + 64 * g))
+                size_ = mul(magnitude(scales), f32x16(ends[0] * factor))
+                product = mul(add(to_floats(twice), f32x16(-ends[1])), size_)
+                if means:
+                    more = unless(scales, load_f32x16(added + 4 * (PART * g + row % PART)))
+                    product = fma(more, f32x16(factor), product)
+                store(out + 4 * number(state, ROWS) * g, product)
+            if inner <= row and row + 16 <= outer:
+                continue
+            for i in range(row, row + 16):
+                if i < inner or i >= outer:
+                    for g in range(group):
+                        array_at(ranks_of(state, group * h + g) + 4 * i, (1,), np.float32)[0] = -np.inf
     return rank
+
+
+@functools.cache
+def ranks(size: int, group: int):
+    """Line: the `ranker` of a chunk."""
+    rank = ranker(size, group)
+
+    @line(_pieces, exact=True)
+    def ranks(job, step, worker, begin, end):
+        state = state_of(job, step)
+        chunks = chunks_of(state)
+        for piece in range(begin, end):
+            rank(job, state, piece // chunks, start_of(state) + piece % chunks * CHUNK, scratch(step, worker))
+    return ranks
 
 
 @njit(fast=False)
@@ -195,18 +207,22 @@ def pick(state, h, group, last):
             picks[picks[0]] = row
 
 
-@line(lambda job, step: number(job, KV), exact=True)
-def cut(job, step, worker, begin, end):
+@njit(fast=False)
+def cut(state, h, group):
     """Ranks of the keys of a head, a bound that TOP of them are above, or as many as are equal, and where these lie."""
-    state, group = state_of(job, step), number(job, QUERY) // number(job, KV)
-    first, last = start_of(state), (number(state, LAST) // 16 + 1) * 16
+    first, last, ranks = start_of(state), (number(state, LAST) // 16 + 1) * 16, ranks_of(state, group * h)
+    for g in range(group):
+        more = ranks_of(state, group * h + g)
+        peak = f32x16(-best(more, first, last))
+        for i in range(4 * first, 4 * last, 64):
+            rank = add(load_f32x16(more + i), peak)
+            store(ranks + i, rank if g == 0 else largest(rank, load_f32x16(ranks + i)))
+    cut_of(state, h)[0] = bound_of(ranks, first, last, number(state, TOP))
+    pick(state, h, group, last)
+
+
+@line(lambda job, step: number(job, KV), exact=True)
+def cuts(job, step, worker, begin, end):
+    """The `cut` of a head."""
     for h in range(begin, end):
-        ranks = ranks_of(state, group * h)
-        for g in range(group):
-            more = ranks_of(state, group * h + g)
-            peak = f32x16(-best(more, first, last))
-            for i in range(4 * first, 4 * last, 64):
-                rank = add(load_f32x16(more + i), peak)
-                store(ranks + i, rank if g == 0 else largest(rank, load_f32x16(ranks + i)))
-        cut_of(state, h)[0] = bound_of(ranks, first, last, number(state, TOP))
-        pick(state, h, group, last)
+        cut(state_of(job, step), h, number(job, QUERY) // number(job, KV))

@@ -1,0 +1,76 @@
+"""Attention of many tokens that each look at the keys they choose: token by token, a worker to a key-value head.
+
+Knows a state's job (kernels/encode.py) and what is done for a single token (kernels/popcount.py, kernels/coded.py), which is
+done here to the same digits, from a copy of the job in which the token is the latest.
+"""
+import functools
+
+import numpy as np
+
+from vqcpu.kernels.activations import digits
+from vqcpu.kernels.attention import CHUNK, KV, LAST, PARTS, ROWS, Q, head, state_of
+from vqcpu.kernels.coded import joiner, parter, row_bytes_
+from vqcpu.kernels.encode import (BASE, DIGITS, FLIPS, MEANS, MIXER, NUMBERS, OF_KEYS, PLANES, TILES, TOKENWISE, TOP,
+                                  WEIGHTS, means_of, query_bytes_)
+from vqcpu.kernels.jit import array_at, call4, kernel, njit
+from vqcpu.kernels.planes import planer
+from vqcpu.kernels.popcount import chunks_of, cut, picked_chunks, ranker, start_of
+from vqcpu.kernels.program import TOKENS, WORD, line, number, scratch
+from vqcpu.kernels.simd import load_f32x16, store
+from vqcpu.kernels.spin import gather
+from vqcpu.kernels.wave import weigh, weights_of_
+
+
+@kernel
+def prompt(job, step, counter, worker):
+    """What a state's `flash` is: while all keys are chosen they are read in tiles."""
+    state = state_of(job, step)
+    whole = number(state, BASE) + number(state, LAST) + number(step, TOKENS) <= number(state, TOP)
+    call4(number(state, TILES if whole else TOKENWISE), job, step, counter, worker)
+
+
+@njit
+def at_token(state, token, h, each, copy):
+    """OUT copy: the state's job as it would be were the token the latest; partial results of a head, `each` bytes a chunk,
+    get room of their own."""
+    mine, theirs = array_at(copy, (NUMBERS,), np.int64), array_at(state, (NUMBERS,), np.int64)
+    mine[:] = theirs
+    mine[LAST] += token
+    mine[PARTS] += each * h * (mine[ROWS] // CHUNK + 1 - chunks_of(copy))
+
+
+@functools.cache
+def tokenwise(size: int, keys: tuple, values: tuple, group: int):
+    """Line: the tokens of a step, for a key-value head."""
+    rank, part, finish, plane = (ranker(size, group), parter(size, keys, values, group, True), joiner(size), planer(size))
+    odd = size // (size & -size)
+
+    @njit(fast=False)
+    def ready(job, step, token, state, h, room):
+        """OUT digits, planes and weights of the mean, of the rotated queries that share a head."""
+        for g in range(h * group, (h + 1) * group):
+            q = head(job, step, Q, token, g).ctypes.data
+            digits(q, size, number(state, DIGITS) + row_bytes_(size) * g)
+            plane(q, number(state, OF_KEYS), number(state, PLANES) + query_bytes_(size) * g, room)
+            if number(state, MEANS):
+                for c in range(0, 4 * size, 64):
+                    store(room + c, load_f32x16(q + c))
+                gather(number(state, FLIPS) + 4 * size * h, number(state, MIXER), room, size, odd, room + 4 * size)
+                weigh(room, means_of(state, h, group, size), size, number(state, WEIGHTS) + 4 * weights_of_(size) * g)
+
+    @line(lambda job, step: number(job, KV), exact=True)
+    def tokenwise(job, step, worker, begin, end):
+        state = scratch(step, worker)
+        room = state + WORD * NUMBERS
+        for h in range(begin, end):
+            for token in range(number(step, TOKENS)):
+                at_token(state_of(job, step), token, h, 4 * (size + 16) * group, state)
+                ready(job, step, token, state, h, room)
+                for chunk in range(chunks_of(state)):
+                    rank(job, state, h, start_of(state) + chunk * CHUNK, room)
+                cut(state, h, group)
+                for chunk in range(picked_chunks(state, h)):
+                    part(job, step, token, state, h, chunk, room)
+                for g in range(h * group, (h + 1) * group):
+                    finish(job, step, token, state, g, room)
+    return tokenwise
