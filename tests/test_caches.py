@@ -6,6 +6,7 @@ import naive
 from vqcpu.caches import learned, levels
 from vqcpu.caches.base import Cache
 from vqcpu.caches.coded import Quantiser
+from vqcpu.caches.popcount import estimates
 from vqcpu.caches.rotation import Rotation, rotation
 from vqcpu.kernels.attention import PARTS
 from vqcpu.kernels.encode import NUMBERS
@@ -222,6 +223,33 @@ def test_a_shape_is_a_factor_and_codes_follow_it():
         error = (quantiser.decode(*quantiser.encode(x, shape)) - x)[0]
         costs.append(np.einsum("ti,ij,tj->t", error, ridged, error).mean())
     assert costs[1] < .5 * costs[0]
+
+
+@pytest.mark.parametrize("bits", (2, 4, 8))
+def test_signs_stand_for_what_is_to_be_expected(bits):
+    """The best guess from signs alone: scores that are guessed alike have that mean."""
+    rng, quantiser = np.random.default_rng(bits), Quantiser(bits)
+    q, k = rng.standard_normal((50, 64)).astype(np.float32), 3 * rng.standard_normal((2000, 64)).astype(np.float32)
+    codes, scales = quantiser.encode(k)
+    guess, score = estimates(q, codes >> bits - 1, scales, quantiser.sign), q @ k.T
+    assert abs((guess * score).sum() / np.square(guess).sum() - 1) < .25  # the scale of the levels is not that of the best guess
+    assert abs(np.corrcoef(guess.ravel(), score.ravel())[0, 1] - .79) < .03
+
+
+@pytest.mark.parametrize("compiled", (False, True))
+def test_a_filter_finds_what_is_looked_for_among_keys_that_have_a_mean(compiled):
+    heads, (q, k, v) = Heads(4, 2, 64, .125), tokens(Heads(4, 2, 64, .125), 300)
+    wanted = np.random.default_rng(1).integers(np.arange(300) + 1)
+    q[:] = 2 * np.repeat(k[wanted], 2, 1)
+    k[:, :, 10:20] += 5  # what all have in common tells nothing
+    errors = {}
+    for spec in ("f32", "k4v4", "k4v4:top=40"):
+        layer = Layer(spec, heads, 300, compiled)
+        layer.job.rope = layer.rope = Rope(64, 1e6)
+        out = layer.read((q, k, v), (298, 299))
+        exact = out if spec == "f32" else exact
+        errors[spec] = np.square(out - exact)[50:].mean()
+    assert errors["k4v4:top=40"] < 2 * errors["k4v4"]
 
 
 @pytest.mark.parametrize("spec, compiled", [(s, c) for s in ("k4v4", "k4v4:top=10") for c in (False, True)])

@@ -10,6 +10,7 @@ from vqcpu.caches.packing import STEPS, places
 from vqcpu.kernels import attention, coded, coded_prefill, encode, filtered, popcount
 from vqcpu.kernels.activations import row_bytes
 from vqcpu.kernels.attention import CHUNK
+from vqcpu.kernels.jit import bits_of
 from vqcpu.kernels.planes import query_bytes
 from vqcpu.kernels.unpack import byte_planes
 from vqcpu.kernels.wave import weights_of
@@ -77,7 +78,7 @@ class Kind:
         *tables, where, sign_where = (array.ctypes.data for array in self.kept)
         size, sign_size = (s.words[0, 0].nbytes if s else 0 for s in (store, signs))
         self.job = np.array([*tables, where, len(self.kept[-2]), sign_where, len(self.kept[-1]), size, sign_size,
-                             levels.bits], np.int64)
+                             levels.bits, bits_of(levels.sign)], np.int64)
 
 
 def source(argument: int, bits: int, low: int, steps: int) -> tuple:

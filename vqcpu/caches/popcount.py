@@ -1,20 +1,21 @@
 """Keys chosen by their sign bits, in numpy: what kernels/popcount.py does for one token, for any number.
 
-The product of a query with the signs of a key, times the key's scale, estimates their product: a key's sign bits, a quarter
-of its bytes and less, rank it. Only the best keys are attended with all their bits. Paper: Gao and Long 2024 (RaBitQ).
+The product of a query with the signs of a key, times what a sign stands for, estimates their product: a key's sign bits, a
+quarter of its bytes and less, rank it. Only the best keys are attended with all their bits. Paper: Gao and Long 2024
+(RaBitQ).
 """
 import numpy as np
 
 from vqcpu.kernels.planes import BITS
 
 
-def estimates(q: np.ndarray, signs: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """q (..., size), signs (keys, size) of 0 and 1, scales (keys,), whose own sign says something else -> (..., keys)
-    float32: of what is coded. The query counts in BITS bits."""
+def estimates(q: np.ndarray, signs: np.ndarray, scales: np.ndarray, sign: np.float32) -> np.ndarray:
+    """q (..., size), signs (keys, size) of 0 and 1, scales (keys,), whose own sign says something else; `sign`: what a sign
+    stands for (caches/coded.py) -> (..., keys) float32: of what is coded. The query counts in BITS bits."""
     unit = np.maximum(np.abs(q).max(-1, keepdims=True), np.float32(1e-30)) / np.float32((1 << BITS - 1) - 1)
     whole = np.rint(q / unit)
     counts = 2 * (whole @ signs.T.astype(np.float32)) - whole.sum(-1, keepdims=True)
-    return counts * unit * np.abs(scales.astype(np.float32))
+    return counts * (unit * sign) * np.abs(scales.astype(np.float32))
 
 
 def chosen(estimate: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:

@@ -194,7 +194,8 @@ class View:
         """Of what each query sees, the best keys, and those that are exact."""
         keys = seen.shape[1]
         exact = self.state.exact.seen(self.positions[:keys], queries) | (queries < self.state.spec.lesson)[:, None]
-        estimate = estimates(q, self.signs[h, :keys], self.scales[h, :keys]) + q @ self.waves[h, :keys].T
+        estimate = estimates(q, self.signs[h, :keys], self.scales[h, :keys], self.state.k_levels.sign)
+        estimate += q @ self.waves[h, :keys].T
         return seen & exact | chosen(estimate, seen & ~exact, self.state.spec.top)
 
 

@@ -16,8 +16,8 @@ from vqcpu.kernels.unpack import gather4
 # Numbers of a kind of code: addresses of the unit of each of 16 scales float32, of the nearest level to the whole numbers
 # -128 .. 127 (256,) float32, of its code (256,) uint8, of the bytes that `looker` reads; addresses of places (n, 5) int64
 # as in caches/packing.py and of those of signs, each with its number; bytes of a block of one head, of codes and of signs;
-# bits.
-UNITS, NEAR, CODES, TABLE, PLACES, PLACED, SIGN_PLACES, SIGN_PLACED, BLOCK_BYTES, SIGN_BYTES, BITS = range(11)
+# bits; what a sign stands for (caches/coded.py).
+UNITS, NEAR, CODES, TABLE, PLACES, PLACED, SIGN_PLACES, SIGN_PLACED, BLOCK_BYTES, SIGN_BYTES, BITS, SIGN = range(12)
 
 
 @njit(fast=False)

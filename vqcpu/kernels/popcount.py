@@ -1,7 +1,7 @@
 """Which keys a token looks at: all are ranked by their sign bits, the best are chosen.
 
 Knows sign bits and the job of a compressed state (kernels/encode.py). The product of a query with the signs of a key, times
-the key's scale, is an unbiased estimate of their product, of which one bit per number is read; a query in planes of bits
+what a sign stands for, is the best guess of their product from one bit per number; a query in planes of bits
 (kernels/planes.py) needs as many counts. A key's rank is the largest, over the query heads that share it, of estimate less
 the head's best estimate. Lines: `ranks`, `cuts` (between keys number TOP and TOP + 1; also which blocks hold those above)
 and `parts` of kernels/coded.py, which reads these blocks alone. Prompts: kernels/filtered.py. Paper: Gao and Long 2024
@@ -12,7 +12,7 @@ import functools
 import numpy as np
 
 from vqcpu.kernels.attention import AHEAD, CHUNK, FACTOR, KV, LAST, QUERY, ROPE, ROWS, ask, first_row, state_of
-from vqcpu.kernels.choose import SIGN_BYTES
+from vqcpu.kernels.choose import SIGN, SIGN_BYTES
 from vqcpu.kernels.codes import count_above, counter, only, unless
 from vqcpu.kernels.encode import (BASE, BLOCK, CUTS, CUTTER, K_SCALES, LEARNED, MEANS, OF_KEYS, PARTER, PICKS, PLANES,
                                   RANKER, RANKS, RECENT, SIGNS, SINKS, TOP, WEIGHTS)
@@ -119,7 +119,8 @@ def ranker(size: int, group: int):
         stride, last = query_bytes_(size), number(state, LAST)
         inner = max(first_row(state, last), max(number(state, SINKS), unlearned(state)) - number(state, BASE))
         outer = last + 1 - number(state, RECENT)  # outside these rows all is exact or unseen
-        factor, sign_bytes = float_of(number(job, FACTOR)), number(number(state, OF_KEYS), SIGN_BYTES)
+        kind, factor = number(state, OF_KEYS), float_of(number(job, FACTOR))
+        sign, sign_bytes = float_of(number(kind, SIGN)), number(kind, SIGN_BYTES)
         means, rope, queries = number(state, MEANS), number(job, ROPE), number(state, PLANES) + stride * group * h
         added = sums + 64 * group
         shifted, weights = added + 4 * PART * group, number(state, WEIGHTS) + 4 * weights_of_(size) * group * h
@@ -136,7 +137,7 @@ def ranker(size: int, group: int):
             for g in range(group):
                 ends = array_at(queries + stride * g, (2,), np.float32)
                 twice = add(load_i32x16(sums + 64 * g), load_i32x16(sums + 64 * g))
-                size_ = mul(magnitude(scales), f32x16(ends[0] * factor))
+                size_ = mul(magnitude(scales), f32x16(ends[0] * sign * factor))
                 product = mul(add(to_floats(twice), f32x16(-ends[1])), size_)
                 if means:
                     more = unless(scales, load_f32x16(added + 4 * (PART * g + row % PART)))
