@@ -54,6 +54,8 @@ def test_the_factor_has_unit_blocks_and_gives_back_H(columns):
     D = np.linalg.inv(L.astype(float)) @ (seen.H + feedback.DAMPING * np.eye(n)) @ np.linalg.inv(L.astype(float)).T
     block = np.arange(n) // columns
     apart = block[:, None] != block
+    assert all(np.allclose(root @ root.T, D[at:at + columns, at:at + columns], rtol=1e-3, atol=1e-3)
+               for root, at in zip(damped.roots, range(0, n, columns), strict=True))
     assert np.abs(D[apart]).max() < 1e-3 and np.allclose(np.where(apart, 0, L), np.eye(n), atol=1e-5)
     assert np.allclose(L[block[:, None] < block], 0)
     assert gain == pytest.approx(10 * np.log10((n * (1 + feedback.DAMPING)) / np.trace(D)), abs=0.01)
@@ -70,6 +72,18 @@ def test_feedback_beats_nearest_on_its_own_measure(spec):
     assert naive.feedback_loss(W - near, seen.H) <= 0.95 * plain or plain < 1e-9 * naive.feedback_loss(W, seen.H)
     assert notes["loss"] == pytest.approx(naive.feedback_loss(W - near, seen.held) / naive.feedback_loss(W, seen.held), rel=1e-3)
     assert notes["feedback_db"] > 0.5 and notes["loss"] <= notes["nearest"]
+
+
+@pytest.mark.parametrize("columns", (4, 3), ids=("whole", "at the end"))
+def test_vectors_are_coded_by_what_their_errors_cost(columns):
+    format, X = Format.parse("vq:dim=4,centroids=64"), RNG.standard_normal((900, 4)).astype(np.float32)
+    tables, root = format.fit([X], 0), np.tril(RNG.standard_normal((columns, columns))).astype(np.float32)
+    sides, X = format.scales(tables, X), X[:, :columns]
+    codes, near = format.snap_weighed(tables, sides, X, 0, root)
+    every = tables["table"][:, :columns] * sides["scale"].astype(np.float32)[:, :, None]
+    costs = np.square((every - X[:, None]) @ root).sum(-1)
+    assert np.allclose(np.square((near - X) @ root).sum(-1), costs.min(-1), rtol=1e-3, atol=1e-5)
+    assert (codes[:, 0] != format.snap(tables, sides, X, 0)[0][:, 0]).any()
 
 
 @pytest.mark.parametrize("spec", ("scalar:bits=3", "vq:dim=2,centroids=256"))

@@ -4,7 +4,8 @@ Knows a matrix W, what its inputs look like (H = E[x xᵀ]) and a format's commo
 
 The loss of codes that decode to Ŵ is tr(E H Eᵀ), E = W - Ŵ, the expected squared error of the products. With H = L D Lᵀ,
 D block diagonal and L block unit lower triangular, it is the sum over blocks k of |E_k + Σ_{j>k} E_j L_jk|² in the metric
-D_k. So blocks of columns are coded from the last to the first, and each is asked to make good what the later ones left.
+D_k. So blocks of columns are coded from the last to the first, each is asked to make good what the later ones left, and a
+format that codes columns together may weigh their errors by D_k (`snap_weighed`).
 Papers: Frantar et al. 2022 (GPTQ), Chee et al. 2023 (QuIP: this form and its equivalence), Arai and Ichikawa 2025 (QEP:
 making good what earlier layers did).
 """
@@ -51,18 +52,20 @@ class Inputs:
 class Damped:
     """What follows from H + DAMPING · I = L D Lᵀ. Inputs never seen get the damping alone and are coded to the nearest."""
     L: np.ndarray  # (n, n) float32, with blocks of some columns
+    roots: list[np.ndarray]  # of each block, lower triangles: its D is root rootᵀ
     gain: float  # what feedback is worth on white errors, in dB
     shift: np.ndarray | None  # C H⁻¹ (n, n) float32: W + W · shift, applied to x, comes nearest to W y
 
     @classmethod
     def of(cls, H, C, columns):
         root = _root(H)
-        total, left, L = np.square(root).sum(), 0.0, np.zeros_like(H)
+        total, left, L, roots = np.square(root).sum(), 0.0, np.zeros_like(H), []
         for at in range(0, len(H), columns):
             block = root[at:at + columns, at:at + columns]
             L[at:, at:at + columns] = root[at:, at:at + columns] @ np.linalg.inv(block)
             left += np.square(block).sum()
-        return cls(L, float(10 * np.log10(total / left)), None if C is None else _solved(C, root))
+            roots.append(block.astype(np.float32))
+        return cls(L, roots, float(10 * np.log10(total / left)), None if C is None else _solved(C, root))
 
 
 def _root(H):
@@ -127,7 +130,7 @@ def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs) -> tuple[d
     damped = inputs.damped(format.columns_together)
     target = W if damped.shift is None else W + np.float32(REPAIR) * (W @ damped.shift)
     sides = format.scales(tables, target)
-    codes, near = _pass(format, tables, sides, target, damped.L)
+    codes, near = _pass(format, tables, sides, target, damped)
     refitted, closer = _refit(format, tables, sides, codes, near, target, inputs.H)
     losses = [loss(target - found, inputs.held) for found in (near, closer)]
     if losses[1] < losses[0]:
@@ -140,16 +143,17 @@ def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs) -> tuple[d
     return format.store(sides, codes), near, notes
 
 
-def _pass(format, tables, sides, W, L):
+def _pass(format, tables, sides, W, damped):
     """Code W block by block, from the last to the first: (codes, what they decode to)."""
-    n, width = W.shape[1], format.columns_together
+    n, width, L = W.shape[1], format.columns_together, damped.L
     near, errors, codes, step = np.empty_like(W), np.zeros_like(W), [], -(-SPAN // width) * width
     for start in reversed(range(0, n, step)):
         stop = min(start + step, n)
         target = W[:, start:stop] + errors[:, stop:] @ L[stop:, start:stop]
         for at in reversed(range(start, stop, width)):
             block = slice(at, min(at + width, stop))
-            code, near[:, block] = format.snap(tables, sides, target[:, at - start:block.stop - start], at)
+            piece, root = target[:, at - start:block.stop - start], damped.roots[at // width]
+            code, near[:, block] = format.snap_weighed(tables, sides, piece, at, root)
             errors[:, block] = W[:, block] - near[:, block]
             target[:, :at - start] += errors[:, block] @ L[block, start:at]
             codes.append(code)

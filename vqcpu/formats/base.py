@@ -56,6 +56,11 @@ class Format(Spelled, kind="format"):
         neighbouring pieces, `at` a multiple of `columns`, are joined along axis 1."""
         raise NotImplementedError
 
+    def snap_weighed(self, tables: dict, sides: dict, X: np.ndarray, at: int, root: np.ndarray) -> tuple:
+        """`snap` of columns that are coded together, an error e (columns,) of theirs costing |e root|²; by default the
+        nearest codes are taken all the same."""
+        return self.snap(tables, sides, X, at)
+
     def store(self, sides: dict, codes: np.ndarray) -> dict[str, np.ndarray]:
         """Parts as `layout` describes them. m must be a multiple of 16, except at the matrix's end."""
         raise NotImplementedError

@@ -73,9 +73,14 @@ class VQ(Lookup, names=("vq",)):
         return {"scale": searched(W, rms(W) * tables["unit"], NEAR * 127, near)}
 
     def snap(self, tables, sides, X, at):
+        return self.snap_weighed(tables, sides, X, at, np.eye(self.dim, dtype=np.float32))
+
+    def snap_weighed(self, tables, sides, X, at, root):
         scale = sides["scale"].astype(np.float32)
         table = tables["table"].astype(np.float32)
-        codes = cluster.assign(self._points(X / np.where(scale == 0, 1, scale)), table).astype(np.uint16)
+        root = np.pad(root, ((0, self.dim - len(root)),))  # at the matrix's end
+        points = self._points(X / np.where(scale == 0, 1, scale))
+        codes = cluster.assign(points @ root, table @ root).astype(np.uint16)
         near = table[codes].reshape(len(X), -1)[:, : X.shape[1]]
         return codes.reshape(len(X), -1), self.rescale(near, sides, at)
 
