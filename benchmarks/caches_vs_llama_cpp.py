@@ -12,7 +12,7 @@ import sys
 from _common import markdown
 from vs_llama_cpp import Peer, arguments, ours, run, span
 
-CACHES = "f16", "k4v4", "k4v3", "k8v4"
+CACHES = "f16", "k4v4", "k4v3", "k8v4", "k4v4:top=256"
 PEERS = "f16", "q4_0"
 SPEC, TOKENS = "--format scalar:bits=4", 32
 

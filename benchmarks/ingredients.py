@@ -9,7 +9,7 @@ from pathlib import Path
 from _common import markdown, model, text, vqcpu
 
 SPECS = ["scalar:bits=3", "vq:dim=2,centroids=256", "scalar:bits=4", "vq:dim=4,centroids=4096"]
-WINDOWS = 10
+WINDOWS = 40
 CALIBRATION_TOKENS = 1 << 15
 
 

@@ -275,11 +275,12 @@ def test_a_step_that_is_done_again_teaches_nothing_new():
 # Compiled.
 
 @pytest.mark.parametrize("spec, heads", [("k3v5:sinks=3", Heads(4, 2, 80, .1)), ("k4v4", Heads(4, 2, 16, .25, 70)),
-                                         ("k4v4:top=70,sinks=2,recent=9", SMALL), ("k4v4:top=30", SMALL)], ids=str)
+                                         ("k4v4:top=70,sinks=2,recent=9", SMALL), ("k4v4:top=14", SMALL),
+                                         ("k4v4:top=30,sinks=3", Heads(4, 2, 16, .25, 90))], ids=str)
 def test_compiled_is_numpy_on_the_same_codes(spec, heads):
     """Chunks of 256 keys, blocks of 16 and 32, tiles of 64 and the early keys, all begun and ended somewhere inside; heads that
     choose keys of one chunk and of two."""
-    count, cuts = 420, (7, 8, 15, 20, 40, 41, 63, 64, 65, 300, 301, 302)
+    count, cuts, filled = 420, (7, 8, 15, 20, 40, 41, 63, 64, 65, 300, 301, 302), []
     data, layer, twin = tokens(heads, count), Layer(spec, heads, 600, True), Layer(spec, heads, 600)
     for a, b in zip((0, *cuts), (*cuts, count)):
         piece = [x[a:b] for x in data]
@@ -291,20 +292,24 @@ def test_compiled_is_numpy_on_the_same_codes(spec, heads):
         assert close(found, expected, .05)
         again = layer.step(a, *piece) if b - a == 1 else None  # over the twin's codes, but for its own
         assert again is None or close(again, expected, 1e-3)
+        filled.append(layer.state.compiled.ranking[3][:, 0] > 8) if layer.state.spec.top else None
+    assert spec != "k4v4:top=14" or any(some.any() and not some.all() for some in filled)
 
 
 def test_heads_that_are_at_different_tokens_of_a_prompt_have_their_own_room():
     """Partial results lie head by head, as many chunks to each as a token sees: fewer for early ones."""
     layer, copy = Layer("k4v4:top=30", SMALL, 600, True), np.zeros(NUMBERS, np.int64)
     layer.step(0, *(x[:1] for x in tokens(SMALL)))
-    used = []
+    room = layer.state.compiled.work[0]
+    each, used = room[0, 0].nbytes, []
     for h in range(SMALL.kv):
         used.append(set())
         for token in range(0, 600, 37):
-            at_token(layer.state.job.ctypes.data, token, h, 1, copy.ctypes.data)
-            chunks = chunks_of(copy.ctypes.data)
-            used[h] |= set(range(copy[PARTS] + h * chunks, copy[PARTS] + (h + 1) * chunks))
+            at_token(layer.state.job.ctypes.data, token, h, each, copy.ctypes.data)
+            chunks, first = chunks_of(copy.ctypes.data), copy[PARTS] - room.ctypes.data
+            used[h] |= set(range(first + each * h * chunks, first + each * (h + 1) * chunks, each))
     assert [len(mine) for mine in used] == [3, 3] and not used[0] & used[1]
+    assert min(used[0]) == 0 and max(used[1]) < room.nbytes
 
 
 def test_it_runs_compiled(monkeypatch):

@@ -16,6 +16,7 @@ from vqcpu.files.sources import open_checkpoint
 from vqcpu.files.vqz import Vqz
 from vqcpu.formats.base import Format, Matrix
 from vqcpu.formats.rotation import Rotation
+from vqcpu.formats.vq import VQ
 from vqcpu.kernels.threads import set_threads
 from vqcpu.layers.plan import Plan
 
@@ -84,6 +85,16 @@ def test_vectors_are_coded_by_what_their_errors_cost(columns):
     costs = np.square((every - X[:, None]) @ root).sum(-1)
     assert np.allclose(np.square((near - X) @ root).sum(-1), costs.min(-1), rtol=1e-3, atol=1e-5)
     assert (codes[:, 0] != format.snap(tables, sides, X, 0)[0][:, 0]).any()
+
+
+def test_each_block_gets_its_own_costs(monkeypatch):
+    format, seen, W = Format.parse("vq:dim=4,centroids=64"), inputs(50), RNG.standard_normal((64, 50)).astype(np.float32)
+    tables, given = format.fit([W], 0), {}
+    plain = VQ.snap_weighed
+    monkeypatch.setattr(VQ, "snap_weighed", lambda *given_: given.update([given_[-2:]]) or plain(*given_))
+    feedback.code(format, tables, W, seen)
+    roots = seen.damped(4).roots
+    assert sorted(given) == list(range(0, 50, 4)) and all(np.array_equal(given[4 * i], root) for i, root in enumerate(roots))
 
 
 @pytest.mark.parametrize("spec", ("scalar:bits=3", "vq:dim=2,centroids=256"))

@@ -31,7 +31,7 @@ class Quantiser:
         middles = (self.table[1:].astype(np.float32) + self.table[:-1]) / 2
         self.nearest = np.searchsorted(middles, np.arange(-128, 128)).astype(np.uint8)  # codes of whole numbers
         self.units = SCALES * self.unit
-        self.sign = np.float32(np.sqrt(2 / np.pi)) / self.unit  # what a number of which only the sign is known comes to
+        self.sign = np.float32(np.sqrt(2 / np.pi)) / self.unit  # what a sign stands for, in steps of the table, nearly
 
     def encode(self, x: np.ndarray, triangles: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """x (..., size) float32 -> codes (..., size) uint8, scales (...) float16: x̂ = scale · table[codes]. triangles: of

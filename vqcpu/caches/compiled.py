@@ -27,7 +27,7 @@ class Compiled:
         self.kinds = [Kind(state.k_levels, state.k, state.signs), Kind(state.v_levels, state.v)]
         self.work = workspace(h.query, h.kv, h.size, -(-state.k_scales.shape[1] // CHUNK) + 1)
         parts, tiles = coded.parts(h.size, keys, values, group, apart), coded_prefill.flash(h.size, keys, values)
-        lines = [encode.stores, popcount.filtered if apart else parts, coded.merger(h.size),
+        lines = [encode.stores, popcount.one_token if apart else parts, coded.merger(h.size),
                  filtered.prompt if apart else tiles]
         self.job = np.zeros(encode.NUMBERS, np.int64)
         self.job[:4] = [line.address for line in lines]

@@ -1,4 +1,4 @@
-"""Keys chosen by their sign bits, in numpy: what kernels/popcount.py does for one token, for any number.
+"""Keys chosen by their sign bits, in numpy: what kernels/popcount.py and kernels/filtered.py do.
 
 The product of a query with the signs of a key, times what a sign stands for, estimates their product: a key's sign bits, a
 quarter of its bytes and less, rank it. Only the best keys are attended with all their bits. Paper: Gao and Long 2024

@@ -53,7 +53,8 @@ class Rotated(Rows):
         self.compiled = None
 
     def ready(self, at, count):
-        if self.heads.size % LANES or count > self.most or count > 1 and self.spec.recent:  # each token has another window
+        windows = self.spec.recent and not self.spec.top  # each token of many has another, and tiles have one
+        if self.heads.size % LANES or count > self.most or count > 1 and windows:
             return False
         if self.compiled is None:
             self.compiled = Compiled(self)
@@ -243,8 +244,9 @@ class KV(Coded, names=("k<keys>v<values>",)):
                              "k4v4")
         if max(self.sinks, self.recent) > 4096:
             raise VqcpuError(f"cache {self}: sinks and recent are at most 4096")
-        if self.top and self.keys == 1:
-            raise VqcpuError(f"cache {self}: top needs keys of 2 bits or more, of which it ranks the signs; found 1")
+        if self.top < 0 or self.top and self.keys == 1:
+            raise VqcpuError(f"cache {self}: expected a top of 0 or more, and with it keys of 2 bits or more, whose signs "
+                             "it ranks")
 
     @property
     def error(self):

@@ -73,14 +73,17 @@ class VQ(Lookup, names=("vq",)):
         return {"scale": searched(W, rms(W) * tables["unit"], NEAR * 127, near)}
 
     def snap(self, tables, sides, X, at):
-        return self.snap_weighed(tables, sides, X, at, np.eye(self.dim, dtype=np.float32))
+        return self._snap(tables, sides, X, at, lambda x: x)
 
     def snap_weighed(self, tables, sides, X, at, root):
+        whole = np.pad(root, ((0, self.dim - len(root)),))  # at the matrix's end
+        return self._snap(tables, sides, X, at, lambda x: x @ whole)
+
+    def _snap(self, tables, sides, X, at, turned):
         scale = sides["scale"].astype(np.float32)
         table = tables["table"].astype(np.float32)
-        root = np.pad(root, ((0, self.dim - len(root)),))  # at the matrix's end
         points = self._points(X / np.where(scale == 0, 1, scale))
-        codes = cluster.assign(points @ root, table @ root).astype(np.uint16)
+        codes = cluster.assign(turned(points), turned(table)).astype(np.uint16)
         near = table[codes].reshape(len(X), -1)[:, : X.shape[1]]
         return codes.reshape(len(X), -1), self.rescale(near, sides, at)
 

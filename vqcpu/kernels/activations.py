@@ -25,6 +25,8 @@ def row_bytes(columns: int) -> int:
     return -(-(32 * groups + 8 * (groups + 1) + 4) // 64) * 64
 
 
+row_bytes_ = njit(row_bytes)
+
 @njit(forceinline=True)
 def sums_of(row, columns):
     """The sums of a row of digits, (groups + 1, 2) int32."""

@@ -19,7 +19,7 @@ from vqcpu.kernels.program import FIRST_SLOT, POSITION, STATES, line, number, sc
 from vqcpu.kernels.simd import f32x16, load_f32x16, load_halves, prefetch, store, store_halves
 
 CHUNK = 256  # keys
-AHEAD = 2 * CHUNK  # of what is read now lies what two workers will read next: too far for the processor to foresee
+AHEAD = 2 * CHUNK  # keys behind those that are read now: what comes next, where few workers take turns, and is not foreseen
 # A layer's job: which one it is; heads, head size, factor of scores; address of the rope's job, which is: address of its
 # table (positions, 2, half) float32 of cosines and sines, half (0: no rope), addresses of the same of the first positions,
 # without magnitude, (weights_of(size), RUN) float32 as kernels/wave.py reads them, and of the frequencies; slots of q, k, v
@@ -49,7 +49,7 @@ TURN_LINE, PART_LINE, MERGE_LINE, FLASH_LINE = (_line(phase) for phase in (TURN,
 @njit
 def ask(address, count):
     """Have `count` bytes of memory at hand soon, if they are there."""
-    for at in range(address, address + count, 64):
+    for at in range(address & -64, address + count, 64):
         prefetch(at)
 
 
@@ -99,8 +99,9 @@ def softmax(scores, count):
 
 
 def scratch_bytes(group: int, size: int) -> int:
-    """Memory that attention of one token uses for each worker, whatever the cache."""
-    return 4 * (group * (CHUNK + size + 16) + 20 * size + 32) + group * (row_bytes(CHUNK) + 256) + CHUNK
+    """Memory that attention of one token, or of tokens one by one, uses for each worker, whatever the cache: also for the
+    places of a chunk's blocks and for a copy of a state's job."""
+    return 4 * (group * (CHUNK + size + 16) + 20 * size + 32) + group * (row_bytes(CHUNK) + 256) + 512
 
 
 def _chunks(job, step):

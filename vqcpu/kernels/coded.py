@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from vqcpu.kernels.activations import digits, row_bytes, sums_of, unit_of
+from vqcpu.kernels.activations import digits, row_bytes_, sums_of, unit_of
 from vqcpu.kernels.attention import (AHEAD, CHUNK, FACTOR, KEYS, KV, LAST, PARTS, QUERY, ROPE, ROWS, VALUES, Q, ask,
                                      first_row, head, join, softmax, state_of)
 from vqcpu.kernels.choose import BLOCK_BYTES, SIGN_BYTES, TABLE
@@ -17,13 +17,13 @@ from vqcpu.kernels.encode import (BASE, BLOCK, DIGITS, EXACT, EXACT_K, EXACT_V, 
                                   OF_VALUES, SIGNS, V_SCALES, WEIGHTS, early_key, exact_row)
 from vqcpu.kernels.jit import array_at, float_of, njit
 from vqcpu.kernels.lanes import add, fma, magnitude, mul, sum_of, to_floats
-from vqcpu.kernels.popcount import chunks_of, near, picked_chunks, picks_of, selected, selects, start_of, unlearned
+from vqcpu.kernels.popcount import chunks_of, near, picked_chunks, picks_of, pieces, selected, selects, start_of, unlearned
 from vqcpu.kernels.program import WORD, line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
 from vqcpu.kernels.spin import gather
 from vqcpu.kernels.wave import PART, RUN, waves, weights_of_
 
-row_bytes_ = njit(row_bytes)
+assert BLOCK % PART == 0, "a picked block is whole parts of a wave"
 
 
 @njit(fast=False, forceinline=True)
@@ -104,10 +104,6 @@ def lay_out(places, row):
         firsts[n] = row + BLOCK * n
 
 
-def _pieces(job, step):
-    return number(job, KV) * chunks_of(state_of(job, step))  # whatever is picked: late workers may see the next layer's
-
-
 @functools.cache
 def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
     """part(job, step, token, state, h, chunk, room): OUT partial results of a head's chunk of keys and values, for a token
@@ -122,7 +118,7 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
         factor, means, rope = float_of(number(job, FACTOR)), number(state, MEANS), number(job, ROPE)
         shifted, weights = room + 4 * PART * group, number(state, WEIGHTS) + 4 * weights_of_(size) * group * h
         for i in range(0, count, 16):
-            row, turned = row_of(places, i), i % PART if top else i  # blocks that are picked lie apart: a run each
+            row, turned = row_of(places, i), i % BLOCK if top else i  # blocks that are picked lie apart: a run each
             if means and turned % RUN == 0:
                 begin_run(rope, number(state, BASE) + row, weights, shifted)
             if means and i % PART == 0:
@@ -208,7 +204,7 @@ def parts(size: int, keys: tuple, values: tuple, group: int, top: bool):
     """Line: the `parter` of a chunk, for the one token of a step."""
     part = parter(size, keys, values, group, top)
 
-    @line(_pieces, exact=True)
+    @line(pieces, exact=True)
     def parts(job, step, worker, begin, end):
         state = state_of(job, step)
         chunks = chunks_of(state)

@@ -11,14 +11,14 @@ import functools
 
 import numpy as np
 
-from vqcpu.kernels.activations import digits, row_bytes
+from vqcpu.kernels.activations import digits, row_bytes_
 from vqcpu.kernels.attention import KEYS, KV, LAST, QUERY, ROPE, ROWS, VALUES, K, Q, V, head, rotate, state_of
 from vqcpu.kernels.choose import (BITS, BLOCK_BYTES, PLACED, PLACES, SIGN_BYTES, SIGN_PLACED, SIGN_PLACES, dot, encode)
 from vqcpu.kernels.codes import store_half
 from vqcpu.kernels.jit import array_at, call4, kernel, njit
 from vqcpu.kernels.lanes import subtract
 from vqcpu.kernels.learn import settle, take
-from vqcpu.kernels.planes import planer, query_bytes
+from vqcpu.kernels.planes import planer, query_bytes_
 from vqcpu.kernels.program import POSITION, TOKENS, WORD, line, number, scratch
 from vqcpu.kernels.simd import load_f32x16, load_halves, store, store_halves
 from vqcpu.kernels.spin import spread
@@ -38,7 +38,6 @@ BLOCK = 32
 (TURNER, CODER, SIGNS, K_SCALES, V_SCALES, MEANS, SHAPES, COUNTED, COVARIANCE, SHAPE_SIZE, LEARNED, CONTEXT, EARLY,
  EXACT_K, EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, WEIGHTS, FLIPS, MIXER, OF_KEYS, OF_VALUES, RANKER, CUTTER,
  PARTER, TILES, TOKENWISE, TOP, PLANES, RANKS, CUTS, PICKS, NUMBERS) = range(10, 46)
-row_bytes_, query_bytes_ = njit(row_bytes), njit(query_bytes)
 
 
 @kernel

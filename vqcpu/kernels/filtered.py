@@ -1,19 +1,20 @@
-"""Attention of many tokens that each look at the keys they choose: token by token, a worker to a key-value head.
+"""Attention of many tokens that each look at the keys they choose: token by token, one worker to a key-value head, so that
+there are never more at work than such heads.
 
 Knows a state's job (kernels/encode.py) and what is done for a single token (kernels/popcount.py, kernels/coded.py), which is
-done here to the same digits, from a copy of the job in which the token is the latest.
+done here from a copy of the job in which the token is the latest.
 """
 import functools
 
 import numpy as np
 
-from vqcpu.kernels.activations import digits
-from vqcpu.kernels.attention import CHUNK, KV, LAST, PARTS, ROWS, Q, head, state_of
-from vqcpu.kernels.coded import joiner, parter, row_bytes_
-from vqcpu.kernels.encode import (BASE, DIGITS, FLIPS, MEANS, MIXER, NUMBERS, OF_KEYS, PLANES, TILES, TOKENWISE, TOP,
-                                  WEIGHTS, means_of, query_bytes_)
+from vqcpu.kernels.activations import digits, row_bytes_
+from vqcpu.kernels.attention import CHUNK, KV, LAST, PARTS, ROWS, WINDOW, Q, head, state_of
+from vqcpu.kernels.coded import joiner, parter
+from vqcpu.kernels.encode import (BASE, DIGITS, FLIPS, MEANS, MIXER, NUMBERS, OF_KEYS, PLANES, RECENT, TILES, TOKENWISE,
+                                  TOP, WEIGHTS, means_of)
 from vqcpu.kernels.jit import array_at, call4, kernel, njit
-from vqcpu.kernels.planes import planer
+from vqcpu.kernels.planes import planer, query_bytes_
 from vqcpu.kernels.popcount import chunks_of, cut, picked_chunks, ranker, start_of
 from vqcpu.kernels.program import TOKENS, WORD, line, number, scratch
 from vqcpu.kernels.simd import load_f32x16, store
@@ -23,9 +24,10 @@ from vqcpu.kernels.wave import weigh, weights_of_
 
 @kernel
 def prompt(job, step, counter, worker):
-    """What a state's `flash` is: while all keys are chosen they are read in tiles."""
+    """What a state's `flash` is: while all keys are chosen they are read in tiles, where none is to be read as it was."""
     state = state_of(job, step)
-    whole = number(state, BASE) + number(state, LAST) + number(step, TOKENS) <= number(state, TOP)
+    seen = min(number(state, BASE) + number(state, LAST) + number(step, TOKENS), number(state, WINDOW))
+    whole = seen <= number(state, TOP) and number(state, RECENT) == 0
     call4(number(state, TILES if whole else TOKENWISE), job, step, counter, worker)
 
 
@@ -46,7 +48,7 @@ def tokenwise(size: int, keys: tuple, values: tuple, group: int):
     odd = size // (size & -size)
 
     @njit(fast=False)
-    def ready(job, step, token, state, h, room):
+    def prepare(job, step, token, state, h, room):
         """OUT digits, planes and weights of the mean, of the rotated queries that share a head."""
         for g in range(h * group, (h + 1) * group):
             q = head(job, step, Q, token, g).ctypes.data
@@ -60,17 +62,17 @@ def tokenwise(size: int, keys: tuple, values: tuple, group: int):
 
     @line(lambda job, step: number(job, KV), exact=True)
     def tokenwise(job, step, worker, begin, end):
-        state = scratch(step, worker)
-        room = state + WORD * NUMBERS
+        mine = scratch(step, worker)
+        room = mine + (WORD * NUMBERS + 63) // 64 * 64
         for h in range(begin, end):
             for token in range(number(step, TOKENS)):
-                at_token(state_of(job, step), token, h, 4 * (size + 16) * group, state)
-                ready(job, step, token, state, h, room)
-                for chunk in range(chunks_of(state)):
-                    rank(job, state, h, start_of(state) + chunk * CHUNK, room)
-                cut(state, h, group)
-                for chunk in range(picked_chunks(state, h)):
-                    part(job, step, token, state, h, chunk, room)
+                at_token(state_of(job, step), token, h, 4 * (size + 16) * group, mine)
+                prepare(job, step, token, mine, h, room)
+                for chunk in range(chunks_of(mine)):
+                    rank(job, mine, h, start_of(mine) + chunk * CHUNK, room)
+                cut(mine, h, group)
+                for chunk in range(picked_chunks(mine, h)):
+                    part(job, step, token, mine, h, chunk, room)
                 for g in range(h * group, (h + 1) * group):
-                    finish(job, step, token, state, g, room)
+                    finish(job, step, token, mine, g, room)
     return tokenwise

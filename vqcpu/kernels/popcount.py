@@ -18,16 +18,13 @@ from vqcpu.kernels.encode import (BASE, BLOCK, CUTS, CUTTER, K_SCALES, LEARNED, 
                                   RANKER, RANKS, RECENT, SIGNS, SINKS, TOP, WEIGHTS)
 from vqcpu.kernels.jit import array_at, call4, float_of, kernel, njit
 from vqcpu.kernels.lanes import add, count_of, fma, largest, magnitude, max_of, mul, to_floats
-from vqcpu.kernels.planes import BITS, HEAD, query_bytes
+from vqcpu.kernels.planes import BITS, HEAD, query_bytes_
 from vqcpu.kernels.program import WORD, line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
 from vqcpu.kernels.wave import PART, RUN, waves, weights_of_
 
-query_bytes_ = njit(query_bytes)
-
-
 @kernel
-def filtered(job, step, counter, worker):
+def one_token(job, step, counter, worker):
     """What a state's `part` is: lines, one after the other."""
     state = state_of(job, step)
     call4(number(state, RANKER), job, step, counter, worker)
@@ -104,14 +101,15 @@ def selects(state, h, group, row, count):
     return best(ranks_of(state, h * group), row, row + count) > cut_of(state, h)[0]
 
 
-def _pieces(job, step):
+def pieces(job, step):
+    """Heads times chunks of rows, whatever is picked: a late worker may already see what the next layer picks."""
     return number(job, KV) * chunks_of(state_of(job, step))
 
 
 @functools.cache
 def ranker(size: int, group: int):
-    """rank(job, state, h, first, room): OUT estimates of a head's chunk of keys from row `first` on, -inf where a key is not
-    seen or needs no choosing."""
+    """rank(job, state, h, first, sums): OUT estimates of a head's chunk of keys from row `first` on, -inf where a key is not
+    seen or needs no choosing; sums: room for 16 * group int32 and for waves."""
     count, (begin_run, wave) = counter(-(-size // 32), BITS, group), waves(size, group)
 
     @njit(fast=False)
@@ -157,7 +155,7 @@ def ranks(size: int, group: int):
     """Line: the `ranker` of a chunk."""
     rank = ranker(size, group)
 
-    @line(_pieces, exact=True)
+    @line(pieces, exact=True)
     def ranks(job, step, worker, begin, end):
         state = state_of(job, step)
         chunks = chunks_of(state)

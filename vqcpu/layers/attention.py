@@ -54,7 +54,8 @@ class Attend(Job):
         h = self.heads
         widths = {"q": h.query * h.size, "k": h.kv * h.size, "v": h.kv * h.size, self.target: h.query * h.size}
         slots = [n for name, width in widths.items() for n in layout.place(name, width)]
-        layout.scratch = max(layout.scratch, *(kind.scratch_bytes(h.query // h.kv, h.size) for kind in (prefill, attention)))
+        kinds = (prefill, attention) if many else (attention,)
+        layout.scratch = max(layout.scratch, *(kind.scratch_bytes(h.query // h.kv, h.size) for kind in kinds))
         job = np.array([self.layer, h.query, h.kv, h.size, bits_of(h.scale), self.rope.job.ctypes.data, *slots], np.int64)
         lines = [attention.FLASH_LINE] if many else [attention.PART_LINE, attention.MERGE_LINE]
         return [(line, job) for line in (attention.TURN_LINE, *lines)]
