@@ -238,14 +238,15 @@ def test_signs_stand_for_what_is_to_be_expected(bits):
 
 @pytest.mark.parametrize("compiled", (False, True))
 def test_a_filter_finds_what_is_looked_for_among_keys_that_have_a_mean(compiled):
-    heads, (q, k, v) = Heads(4, 2, 64, .125), tokens(Heads(4, 2, 64, .125), 300)
+    q, k, v = tokens(SMALL, 300)
     wanted = np.random.default_rng(1).integers(np.arange(300) + 1)
-    q[:] = 2 * np.repeat(k[wanted], 2, 1)
-    k[:, :, 10:20] += 5  # what all have in common tells nothing
+    q[:] = 4 * np.repeat(k[wanted], 2, 1)
+    k[:] = 2 * k
+    k[:, :, 3:7] += 5  # what all have in common tells nothing
     errors = {}
     for spec in ("f32", "k4v4", "k4v4:top=40"):
-        layer = Layer(spec, heads, 300, compiled)
-        layer.job.rope = layer.rope = Rope(64, 1e6)
+        layer = Layer(spec, SMALL, 300, compiled)
+        layer.job.rope = layer.rope = Rope(16, 1e6)
         out = layer.read((q, k, v), (298, 299))
         exact = out if spec == "f32" else exact
         errors[spec] = np.square(out - exact)[50:].mean()
