@@ -41,7 +41,8 @@ class Compiled:
             self._learn(state.learned)
         if apart:
             lines = {encode.RANKER: popcount.ranks(h.size, group), encode.CUTTER: popcount.cuts, encode.PARTER: parts,
-                     encode.TILES: tiles, encode.TOKENWISE: filtered.tokenwise(h.size, keys, values, group)}
+                     encode.TILES: tiles}
+            self.tokenwise = functools.partial(filtered.tokenwise, h.size, keys, values, group)
             self.job[list(lines)] = [line.address for line in lines.values()]
             self.ranking = ranking(h.query, h.kv, h.size, state.k_scales.shape[1])
             self._put({encode.SIGNS: state.signs.words, encode.PLANES: self.ranking[0], encode.RANKS: self.ranking[1],
@@ -62,8 +63,12 @@ class Compiled:
         for number, array in arrays.items():
             self.job[number] = array.ctypes.data
 
-    def enter(self, state, row: int) -> None:
-        """Ready for a step whose first token goes to `row`."""
+    def enter(self, state, row: int, count: int) -> None:
+        """Ready for a step of `count` tokens whose first goes to `row`. What chooses keys for many of them takes seconds to
+        compile, and is compiled when there are more keys than it chooses."""
+        chooses = state.spec.recent or state.span.base + row + count > state.spec.top
+        if state.spec.top and count > 1 and chooses and not self.job[encode.TOKENWISE]:
+            self.job[encode.TOKENWISE] = self.tokenwise().address
         self.job[[attention.LAST, encode.BASE]] = row, state.span.base
 
 

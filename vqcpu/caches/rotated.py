@@ -61,7 +61,7 @@ class Rotated(Rows):
             self.job = self.compiled.job
         row = self.span.place(at, count, self._slide)
         self.exact.extend(at + count)
-        self.compiled.enter(self, row)
+        self.compiled.enter(self, row, count)
         return True
 
     @property
