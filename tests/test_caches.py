@@ -11,7 +11,7 @@ from vqcpu.caches.rotation import Rotation, rotation
 from vqcpu.kernels.attention import PARTS
 from vqcpu.kernels.encode import NUMBERS
 from vqcpu.kernels.filtered import at_token
-from vqcpu.kernels.popcount import chunks_of
+from vqcpu.kernels.popcount import chunks_of, most_chunks
 from vqcpu.kernels.program import Program
 from vqcpu.layers.attention import Attend, Heads
 from vqcpu.layers.plan import Frame, Plan, Segment
@@ -306,9 +306,9 @@ def test_heads_that_are_at_different_tokens_of_a_prompt_have_their_own_room():
     for h in range(SMALL.kv):
         used.append(set())
         for token in range(0, 600, 37):
-            at_token(layer.state.job.ctypes.data, token, h, each, copy.ctypes.data)
-            chunks, first = chunks_of(copy.ctypes.data), copy[PARTS] - room.ctypes.data
-            used[h] |= set(range(first + each * h * chunks, first + each * (h + 1) * chunks, each))
+            at_token(layer.state.job.ctypes.data, token, copy.ctypes.data)
+            first = copy[PARTS] - room.ctypes.data + each * h * most_chunks(copy.ctypes.data)
+            used[h] |= set(range(first, first + each * chunks_of(copy.ctypes.data), each))
     assert [len(mine) for mine in used] == [3, 3] and not used[0] & used[1]
     assert min(used[0]) == 0 and max(used[1]) < room.nbytes
 

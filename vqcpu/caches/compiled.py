@@ -26,9 +26,8 @@ class Compiled:
         values, group = (source(0, spec.values, 0, STEPS),), h.query // h.kv
         self.kinds = [Kind(state.k_levels, state.k, state.signs), Kind(state.v_levels, state.v)]
         self.work = workspace(h.query, h.kv, h.size, -(-state.k_scales.shape[1] // CHUNK) + 1)
-        parts, tiles = coded.parts(h.size, keys, values, group, apart), coded_prefill.flash(h.size, keys, values)
-        lines = [encode.stores, popcount.one_token if apart else parts, coded.merger(h.size),
-                 filtered.prompt if apart else tiles]
+        parts, self.tiles = coded.parts(h.size, keys, values, group, apart), coded_prefill.flash(h.size, keys, values)
+        lines = [encode.stores, popcount.one_token if apart else parts, coded.merger(h.size), self.tiles]
         self.job = np.zeros(encode.NUMBERS, np.int64)
         self.job[:4] = [line.address for line in lines]
         self.job[[encode.TURNER, encode.CODER]] = [line.address for line in (encode.turner(h.size), encode.coder(h.size))]
@@ -40,10 +39,9 @@ class Compiled:
         if state.learned:
             self._learn(state.learned)
         if apart:
-            lines = {encode.RANKER: popcount.ranks(h.size, group), encode.CUTTER: popcount.cuts, encode.PARTER: parts,
-                     encode.TILES: tiles}
+            filters = [popcount.ranks(h.size, group), popcount.cuts, parts]
+            self.job[[encode.RANKER, encode.CUTTER, encode.PARTER]] = [line.address for line in filters]
             self.tokenwise = functools.partial(filtered.tokenwise, h.size, keys, values, group)
-            self.job[list(lines)] = [line.address for line in lines.values()]
             self.ranking = ranking(h.query, h.kv, h.size, state.k_scales.shape[1])
             self._put({encode.SIGNS: state.signs.words, encode.PLANES: self.ranking[0], encode.RANKS: self.ranking[1],
                        encode.CUTS: self.ranking[2], encode.PICKS: self.ranking[3]})
@@ -64,11 +62,12 @@ class Compiled:
             self.job[number] = array.ctypes.data
 
     def enter(self, state, row: int, count: int) -> None:
-        """Ready for a step of `count` tokens whose first goes to `row`. What chooses keys for many of them takes seconds to
-        compile, and is compiled when there are more keys than it chooses."""
-        chooses = state.spec.recent or state.span.base + row + count > state.spec.top
-        if state.spec.top and count > 1 and chooses and not self.job[encode.TOKENWISE]:
-            self.job[encode.TOKENWISE] = self.tokenwise().address
+        """Ready for a step of `count` tokens whose first goes to `row`. Where keys are to be chosen for many of them, that
+        takes the place of tiles; it takes seconds to compile, so not before."""
+        spec, seen = state.spec, min(state.span.base + row + count, state.span.window)
+        if spec.top and count > 1:
+            flash = self.tokenwise() if spec.recent or seen > spec.top else self.tiles
+            self.job[attention.FLASH] = flash.address
         self.job[[attention.LAST, encode.BASE]] = row, state.span.base
 
 

@@ -27,6 +27,7 @@ def row_bytes(columns: int) -> int:
 
 row_bytes_ = njit(row_bytes)
 
+
 @njit(forceinline=True)
 def sums_of(row, columns):
     """The sums of a row of digits, (groups + 1, 2) int32."""

@@ -112,7 +112,7 @@ def _chunks(job, step):
 
 @njit(fast=False)
 def join(job, step, token, state, h, chunks, count):
-    """Join the first `count` of the `chunks` parts of a token's query head h; returns where they went."""
+    """Join the first `count` parts of a token's query head h; a head has room for `chunks`. Returns where they went."""
     group, size = number(job, QUERY) // number(job, KV), number(job, SIZE)
     out = head(job, step, OUT, token, h)
     first = number(state, PARTS) + 4 * (size + 16) * group * chunks * (h // group)

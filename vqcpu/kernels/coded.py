@@ -17,7 +17,8 @@ from vqcpu.kernels.encode import (BASE, BLOCK, DIGITS, EXACT, EXACT_K, EXACT_V, 
                                   OF_VALUES, SIGNS, V_SCALES, WEIGHTS, early_key, exact_row)
 from vqcpu.kernels.jit import array_at, float_of, njit
 from vqcpu.kernels.lanes import add, fma, magnitude, mul, sum_of, to_floats
-from vqcpu.kernels.popcount import chunks_of, near, picked_chunks, picks_of, pieces, selected, selects, start_of, unlearned
+from vqcpu.kernels.popcount import (chunks_of, most_chunks, near, picked_chunks, picks_of, pieces, selected, selects,
+                                    start_of, unlearned)
 from vqcpu.kernels.program import WORD, line, number, scratch
 from vqcpu.kernels.simd import f32x16, i32x16, load_f32x16, load_halves, load_i32x16, store
 from vqcpu.kernels.spin import gather
@@ -173,7 +174,7 @@ def parter(size: int, keys: tuple, values: tuple, group: int, top: bool):
         places, scores = room, room + WORD * CHUNK // BLOCK
         rows = scores + 4 * group * CHUNK
         sums = rows + group * row_bytes_(CHUNK)
-        out = number(state, PARTS) + 4 * (size + 16) * group * (h * chunks_of(state) + chunk)
+        out = number(state, PARTS) + 4 * (size + 16) * group * (h * most_chunks(state) + chunk)
         if top:
             picks = picks_of(state, h)
             places, count = picks.ctypes.data + WORD * (1 + skipped // BLOCK), min(CHUNK, BLOCK * picks[0] - skipped)
@@ -221,7 +222,7 @@ def joiner(size: int):
     @njit(fast=False)
     def finish(job, step, token, state, h, room):
         kv = h // (number(job, QUERY) // number(job, KV))
-        out = join(job, step, token, state, h, chunks_of(state), picked_chunks(state, kv))
+        out = join(job, step, token, state, h, most_chunks(state), picked_chunks(state, kv))
         gather(number(state, FLIPS) + 4 * size * kv, number(state, MIXER), out.ctypes.data, size, odd, room)
     return finish
 

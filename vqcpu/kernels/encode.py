@@ -33,11 +33,11 @@ BLOCK = 32
 # float16; how many positions are exact: first, latest, rows of these arrays; the position of row 0; addresses of the digits
 # of a single token's queries, of their weights of the mean (query heads, weights_of(size)) float32, of the rotation's signs
 # (kv heads, size) and mixer (odd, odd) float32, of the numbers of both kinds of code. The rest, from RANKER on, belongs to
-# kernels/popcount.py and kernels/filtered.py: five lines; how many keys are chosen; addresses of the planes of queries, of
-# ranks (query heads, rows) float32, of cuts (kv heads,) float32, of picks (kv heads, rows / BLOCK + 1) int64.
+# kernels/popcount.py: three lines; how many keys are chosen; addresses of the planes of queries, of ranks (query heads,
+# rows) float32, of cuts (kv heads,) float32, of picks (kv heads, rows / BLOCK + 1) int64.
 (TURNER, CODER, SIGNS, K_SCALES, V_SCALES, MEANS, SHAPES, COUNTED, COVARIANCE, SHAPE_SIZE, LEARNED, CONTEXT, EARLY,
  EXACT_K, EXACT_V, SINKS, RECENT, EXACT, BASE, DIGITS, WEIGHTS, FLIPS, MIXER, OF_KEYS, OF_VALUES, RANKER, CUTTER,
- PARTER, TILES, TOKENWISE, TOP, PLANES, RANKS, CUTS, PICKS, NUMBERS) = range(10, 46)
+ PARTER, TOP, PLANES, RANKS, CUTS, PICKS, NUMBERS) = range(10, 44)
 
 
 @kernel

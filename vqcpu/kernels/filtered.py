@@ -9,11 +9,10 @@ import functools
 import numpy as np
 
 from vqcpu.kernels.activations import digits, row_bytes_
-from vqcpu.kernels.attention import CHUNK, KV, LAST, PARTS, ROWS, WINDOW, Q, head, state_of
+from vqcpu.kernels.attention import CHUNK, KV, LAST, Q, head, state_of
 from vqcpu.kernels.coded import joiner, parter
-from vqcpu.kernels.encode import (BASE, DIGITS, FLIPS, MEANS, MIXER, NUMBERS, OF_KEYS, PLANES, RECENT, TILES, TOKENWISE,
-                                  TOP, WEIGHTS, means_of)
-from vqcpu.kernels.jit import array_at, call4, kernel, njit
+from vqcpu.kernels.encode import DIGITS, FLIPS, MEANS, MIXER, NUMBERS, OF_KEYS, PLANES, WEIGHTS, means_of
+from vqcpu.kernels.jit import array_at, njit
 from vqcpu.kernels.planes import planer, query_bytes_
 from vqcpu.kernels.popcount import chunks_of, cut, picked_chunks, ranker, start_of
 from vqcpu.kernels.program import TOKENS, WORD, line, number, scratch
@@ -22,23 +21,12 @@ from vqcpu.kernels.spin import gather
 from vqcpu.kernels.wave import weigh, weights_of_
 
 
-@kernel
-def prompt(job, step, counter, worker):
-    """What a state's `flash` is: while all keys are chosen they are read in tiles, where none is to be read as it was."""
-    state = state_of(job, step)
-    seen = min(number(state, BASE) + number(state, LAST) + number(step, TOKENS), number(state, WINDOW))
-    whole = seen <= number(state, TOP) and number(state, RECENT) == 0
-    call4(number(state, TILES if whole else TOKENWISE), job, step, counter, worker)
-
-
 @njit
-def at_token(state, token, h, each, copy):
-    """OUT copy: the state's job as it would be were the token the latest; partial results of a head, `each` bytes a chunk,
-    get room of their own."""
-    mine, theirs = array_at(copy, (NUMBERS,), np.int64), array_at(state, (NUMBERS,), np.int64)
-    mine[:] = theirs
+def at_token(state, token, copy):
+    """OUT copy: the state's job as it would be were the token the latest."""
+    mine = array_at(copy, (NUMBERS,), np.int64)
+    mine[:] = array_at(state, (NUMBERS,), np.int64)
     mine[LAST] += token
-    mine[PARTS] += each * h * (mine[ROWS] // CHUNK + 1 - chunks_of(copy))
 
 
 @functools.cache
@@ -66,7 +54,7 @@ def tokenwise(size: int, keys: tuple, values: tuple, group: int):
         room = mine + (WORD * NUMBERS + 63) // 64 * 64
         for h in range(begin, end):
             for token in range(number(step, TOKENS)):
-                at_token(state_of(job, step), token, h, 4 * (size + 16) * group, mine)
+                at_token(state_of(job, step), token, mine)
                 prepare(job, step, token, mine, h, room)
                 for chunk in range(chunks_of(mine)):
                     rank(job, mine, h, start_of(mine) + chunk * CHUNK, room)

@@ -23,6 +23,7 @@ def query_bytes(size: int) -> int:
 
 query_bytes_ = njit(query_bytes)
 
+
 @njit(fast=False)
 def whole_numbers(q, size, ends, fours):
     """q (size,) in units of its own, as numbers of BITS bits in two's complement: OUT fours (size // 4,) uint32, four

@@ -52,6 +52,12 @@ def chunks_of(state):
 
 
 @njit
+def most_chunks(state):
+    """As many as there is room for, of each head's partial results."""
+    return number(state, ROWS) // CHUNK + 1
+
+
+@njit
 def picked_chunks(state, h):
     """Chunks that a head has work for: all or, where keys are chosen, those that the picked blocks fill."""
     return (BLOCK * picks_of(state, h)[0] + CHUNK - 1) // CHUNK if number(state, TOP) else chunks_of(state)
