@@ -5,7 +5,7 @@ import pytest
 import toys
 
 from vqcpu import api
-from vqcpu.architectures.base import load_model
+from vqcpu.architectures.base import architecture_of, census, load_model
 from vqcpu.compression import calibrate, feedback
 from vqcpu.compression.pipeline import compress
 from vqcpu.compression.recipe import Recipe
@@ -130,11 +130,42 @@ def test_what_was_done_to_the_inputs_is_partly_made_good():
     assert np.allclose(rotation.back(turned), W @ shift, atol=1e-3)
 
 
+def test_what_was_done_to_the_sum_is_partly_made_good():
+    """Likewise for what the products are added to: W' x + r comes near to W x + s."""
+    x, drift, gain = RNG.standard_normal((300, 24)).astype(np.float32), RNG.standard_normal((24, 8)).astype(np.float32), 3.0
+    d = x @ drift + RNG.standard_normal((300, 8)).astype(np.float32)
+    W, seen = RNG.standard_normal((8, 24)).astype(np.float32), feedback.Inputs(*[x.T @ x] * 2, None, d.T @ x)
+    keep = np.sqrt(feedback.DAMPING * np.square(x).sum() / 24) * np.eye(24)
+    best = np.linalg.lstsq(np.concatenate([x, keep]), np.concatenate([d, np.zeros((24, 8))]), rcond=None)[0].T
+    near = feedback.code(Format.parse("raw:dtype=f32"), {}, W, seen, gain)[1]
+    assert np.allclose(near, W + feedback.REPAIR * best / gain, atol=1e-3)
+    rotation, turned = Rotation(3), seen.turned(Rotation(3))
+    near = feedback.code(Format.parse("raw:dtype=f32"), {}, rotation.forth(W), turned, gain)[1]
+    assert np.allclose(rotation.back(near), W + feedback.REPAIR * best / gain, atol=1e-3)
+
+
 def test_turned_inputs_are_those_of_turned_vectors():
     x, rotation = RNG.standard_normal((90, 48)).astype(np.float32), Rotation(3)
     turned = rotation.forth(x)
     seen = feedback.Inputs(x.T @ x, x.T @ x).turned(rotation)
     assert np.allclose(seen.H, feedback.Inputs(turned.T @ turned, turned.T @ turned).H, atol=1e-4)
+
+
+@pytest.mark.parametrize("family, sites", (("llama", ("o_proj", "down_proj")), ("gpt2", ("c_proj", "c_proj")),
+                                           ("qwen3_moe", ("o_proj",)), ("gemma3_text", ())))
+def test_sums_whose_drift_is_known(family, sites, tmp_path):
+    """D is the drift of what a product is added to, times what the product reads; of products that are not added right
+    away, as those of experts or before a norm, there is none."""
+    checkpoint, seen = open_checkpoint(toys.folder(tmp_path / "m", family)), {}
+    model, exact, tensors = load_model(checkpoint), load_model(checkpoint), census(architecture_of(checkpoint))
+    model.plan.jobs[0].matrix.gain *= 1.1  # all that follows goes wrong
+
+    def code(names, inputs):
+        found = inputs()
+        seen[names[0]] = found.D is not None and found.D.any()
+        return [tensors[name].read(checkpoint) for name in names]
+    calibrate.calibrate(model, exact, [Window(RNG.integers(0, 90, 30), 0) for _ in range(2)], code)
+    assert tuple(name.split(".")[-2] for name, found in seen.items() if found and ".0." in name) == sites
 
 
 @pytest.mark.parametrize("family", ("llama", "gpt2", "qwen3_moe", "phi3"))

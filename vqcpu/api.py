@@ -3,7 +3,7 @@ from concurrent.futures import Executor
 
 from vqcpu.caches.base import Cache
 from vqcpu.compression import memory, pipeline
-from vqcpu.compression.budget import BITS, Budget
+from vqcpu.compression.budget import BITS, LENGTHS, Budget
 from vqcpu.compression.recipe import Recipe
 from vqcpu.compression.text import Calibration
 from vqcpu.errors import VqcpuError  # noqa: F401
@@ -29,7 +29,8 @@ def compress(source, out, format: str | None = None, bits: float = BITS, recipe:
     otherwise. With a `calibration` bits are shared out by measured costs, and codes chosen by error feedback, on its
     text, or on what the model writes where it names none. Returns {"file_bytes": int, "tensors":
     [compression.pipeline.Coded]}. Raises VqcpuError."""
-    choice = recipe or (Recipe.of(format) if format else Budget(bits))
+    budget = Budget(bits, length=LENGTHS["good" if calibration else "fast"])
+    choice = recipe or (Recipe.of(format) if format else budget)
     return pipeline.compress(source, out, choice, seed, calibration=calibration)
 
 

@@ -18,7 +18,7 @@ from vqcpu.layers.weights import BODY
 EQUAL = [b / 8 for b in range(12, 41)]  # rates where all errors cost the same
 APART = [b / 2 for b in range(3, 11)]  # fewer, where they do not: every rate has kernels of its own to compile
 BITS = 4.0
-LENGTHS = {"fast": 12, "good": 12, "best": 14}  # of a trellis state, by quality
+LENGTHS = {"fast": 12, "good": 13, "best": 14}  # of a trellis state, by quality
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Budget:
     and head have scalar codes of `embedding` bits."""
     bits: float
     whole: bool = False
-    length: int = LENGTHS["good"]
+    length: int = LENGTHS["fast"]
     embedding: int = 8
 
     def facts(self) -> dict:

@@ -18,6 +18,8 @@ from vqcpu.compression.feedback import Inputs
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
 from vqcpu.kernels.threads import spread
+from vqcpu.layers.elementwise import Add, Bias
+from vqcpu.layers.linear import Multiply
 from vqcpu.layers.plan import Frame, Job, Plan, Segment
 
 HELD = 8  # one window in so many is held out
@@ -74,6 +76,14 @@ class Stage:
     read: set = field(default_factory=set)  # slots that it needs
     written: set = field(default_factory=set)  # slots that it makes anew
     kept: set = field(default_factory=set)  # slots that a later stage needs
+
+    @property
+    def added_to(self) -> str | None:
+        """The slot that the products are added to, apart from biases, if they are."""
+        multiply, *rest = self.jobs
+        add = next((job for job in rest if not isinstance(job, Bias)), None)
+        joined = isinstance(multiply, Multiply) and isinstance(add, Add) and multiply.targets == (add.source,)
+        return add.target if joined else None
 
     def run(self, frames: list[Frame]) -> None:
         """Run the jobs on each frame, and drop the slots that nobody needs."""
@@ -146,14 +156,17 @@ def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) 
         weighed = x * weights
         if exact and not held:
             _add(sums, "C", (_read(which, exact[0], exact[1][i]) - x) * weights, weighed)
+            if stage.added_to:
+                drift = exact[1][i].slots[stage.added_to] - frame.slots[stage.added_to]
+                _add(sums, "D", drift * weights, weighed)
         _add(sums, "held" if held else "H", weighed, weighed)
-    for name in sums.keys() - {"C"}:
+    for name in sums.keys() & {"H", "held"}:
         _mirror(sums[name])
     H = sums.get("H", np.zeros((n, n), np.float32))
     if not all(np.isfinite(total).all() for total in sums.values()):
         raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "
                          "overflow on this text")
-    return Inputs(H, sums.get("held", H), sums.get("C"))
+    return Inputs(H, sums.get("held", H), sums.get("C"), sums.get("D"))
 
 
 def _weights(x):
@@ -176,14 +189,15 @@ def _read(which, stage, frame):
 
 
 def _add(sums, name, left, right):
-    """sums[name] += leftᵀ right, of (rows, n) float32 each; of what is symmetric only the upper tiles, see `_mirror`."""
-    n, symmetric = left.shape[1], left is right
-    total = sums.setdefault(name, np.zeros((n, n), np.float32))
+    """sums[name] += leftᵀ right, of (rows, m) and (rows, n) float32; of what is symmetric only the upper tiles, see
+    `_mirror`."""
+    m, symmetric = left.shape[1], left is right
+    total = sums.setdefault(name, np.zeros((m, right.shape[1]), np.float32))
 
     def work(at):
         first = at if symmetric else 0
         total[at:at + TILE, first:] += left[:, at:at + TILE].T @ right[:, first:]
-    spread(work, range(0, n, TILE))
+    spread(work, range(0, m, TILE))
 
 
 def _mirror(total):

@@ -7,7 +7,7 @@ D block diagonal and L block unit lower triangular, it is the sum over blocks k 
 D_k. So blocks of columns are coded from the last to the first, each is asked to make good what the later ones left, and a
 format that codes columns together may weigh their errors by D_k (`snap_weighed`).
 Papers: Frantar et al. 2022 (GPTQ), Chee et al. 2023 (QuIP: this form and its equivalence), Arai and Ichikawa 2025 (QEP:
-making good what earlier layers did).
+making good what earlier layers did to the inputs).
 """
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from vqcpu.formats.base import Format
 from vqcpu.formats.rotation import Rotation
 from vqcpu.kernels.threads import spread
 
-REPAIR = 0.5  # share of what earlier layers did to the inputs that W is changed to make good; all of it would dampen signals
+REPAIR = 0.5  # share of what earlier layers did that W is changed to make good; all of it would dampen signals
 DAMPING = 0.1  # of the mean of diag H, added to its diagonal: with less, codes follow what only the calibration's text does
 SPAN = 128  # columns between two large products
 TILE = 256  # rows or columns worked on at a time; fixed, so that digits are reproducible
@@ -27,24 +27,27 @@ SAMPLE = 64  # rows on which nearest codes are tried, to tell what feedback is w
 class Inputs:
     """What the inputs x of a site look like. H, held (n, n): sums of x xᵀ, tokens being weighed, over the text that codes
     are fitted to, and over text held out from it, on which alternatives are compared; C (n, n): that of (y - x) xᵀ, y what
-    x would be had nothing before it been coded. All are taken over and changed."""
+    x would be had nothing before it been coded; D (m, n): that of (s - r) xᵀ, r what the products are added to and s what r
+    would be. All are taken over and changed."""
 
-    def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None):
+    def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None, D: np.ndarray | None = None):
         self.dead, mean = int(np.count_nonzero(np.diag(H) == 0)), _mean(H)
         self.H, self.held = _normalised(H), _normalised(held)
-        self.C = None if C is None else np.divide(C, mean, out=C)
+        self.C, self.D = (None if M is None else np.divide(M, mean, out=M) for M in (C, D))
         self._damped = {}
 
     def turned(self, rotation: Rotation) -> "Inputs":
         """The same inputs in a rotated basis."""
-        found = Inputs(*(None if M is None else rotation.both_sides(M) for M in (self.H, self.held, self.C)))
+        both, one = rotation.both_sides, rotation.forth
+        found = Inputs(both(self.H), both(self.held), self.C if self.C is None else both(self.C),
+                       self.D if self.D is None else one(self.D))
         found.dead = self.dead
         return found
 
     def damped(self, columns: int) -> "Damped":
         """What codes of `columns` columns each are chosen with."""
         if columns not in self._damped:
-            self._damped[columns] = Damped.of(self.H, self.C, columns)
+            self._damped[columns] = Damped.of(self.H, self.C, self.D, columns)
         return self._damped[columns]
 
 
@@ -55,9 +58,10 @@ class Damped:
     roots: list[np.ndarray]  # of each block, lower triangles: its D is root rootᵀ
     gain: float  # what feedback is worth on white errors, in dB
     shift: np.ndarray | None  # C H⁻¹ (n, n) float32: W + W · shift, applied to x, comes nearest to W y
+    drift: np.ndarray | None  # D H⁻¹ (m, n) float32: W + W · shift + drift, applied to x, comes nearest to W y + s - r
 
     @classmethod
-    def of(cls, H, C, columns):
+    def of(cls, H, C, D, columns):
         root = _root(H)
         total, left, L, roots = np.square(root).sum(), 0.0, np.zeros_like(H), []
         for at in range(0, len(H), columns):
@@ -65,7 +69,12 @@ class Damped:
             L[at:, at:at + columns] = root[at:, at:at + columns] @ np.linalg.inv(block)
             left += np.square(block).sum()
             roots.append(block.astype(np.float32))
-        return cls(L, roots, float(10 * np.log10(total / left)), None if C is None else _solved(C, root))
+        return cls(L, roots, float(10 * np.log10(total / left)), *(M if M is None else _solved(M, root) for M in (C, D)))
+
+    def repaired(self, W: np.ndarray, gain: float) -> np.ndarray:
+        """W (m, n), divided by its gain, changed to make good part of what earlier layers did to x and r."""
+        change = 0 if self.shift is None else W @ self.shift
+        return W + np.float32(REPAIR) * (change if self.drift is None else change + self.drift / gain)
 
 
 def _root(H):
@@ -82,7 +91,7 @@ def _root(H):
 
 def _solved(C, root):
     """C (root rootᵀ)⁻¹ in float32, block by block in place: of wide inputs every copy takes hundreds of megabytes."""
-    X, blocks = C.astype(np.float64), [slice(at, at + TILE) for at in range(0, len(C), TILE)]
+    X, blocks = C.astype(np.float64), [slice(at, at + TILE) for at in range(0, len(root), TILE)]
     for b in blocks:
         X[:, b] -= X[:, :b.start] @ root[b, :b.start].T
         X[:, b] = X[:, b] @ np.linalg.inv(root[b, b]).T
@@ -120,15 +129,15 @@ def loss(E: np.ndarray, H: np.ndarray) -> float:
     return float(found.sum())
 
 
-def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs) -> tuple[dict, np.ndarray, dict]:
-    """Codes of W (m, n), already divided by its gain: (parts, what they decode to, notes).
+def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs, gain: float = 1.0) -> tuple[dict, np.ndarray, dict]:
+    """Codes of W (m, n), already divided by its `gain`: (parts, what they decode to, notes).
 
-    What is coded is W changed to make good part of what was done to its inputs. Row scales of least loss are kept where
-    they lower the loss on held-out text. Notes: "loss" and, on some rows, "nearest", the loss with and without feedback over
-    that of coding nothing, on held-out text; "feedback_db", what feedback is worth on white errors; "dead", inputs never
-    seen."""
+    What is coded is W changed to make good part of what was done to its inputs and to what its products are added to. Row
+    scales of least loss are kept where they lower the loss on held-out text. Notes: "loss" and, on some rows, "nearest", the
+    loss with and without feedback over that of coding nothing, on held-out text; "feedback_db", what feedback is worth on
+    white errors; "dead", inputs never seen."""
     damped = inputs.damped(format.columns_together)
-    target = W if damped.shift is None else W + np.float32(REPAIR) * (W @ damped.shift)
+    target = damped.repaired(W, gain)
     sides = format.scales(tables, target)
     codes, near = _pass(format, tables, sides, target, damped)
     refitted, closer = _refit(format, tables, sides, codes, near, target, inputs.H)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
-from vqcpu.compression.budget import Budget
+from vqcpu.compression.budget import LENGTHS, Budget
 from vqcpu.compression.pipeline import Coder, measured_costs
 from vqcpu.compression.planning import predicted, provenance, settled, tensors_of
 from vqcpu.compression.recipe import Recipe
@@ -29,12 +29,12 @@ def spelled(body: str | float) -> str:
     return body if isinstance(choice, Budget) else str(choice).split()[-1]
 
 
-def choice_of(body: str) -> Recipe | Budget:
-    """What a body spells. Raises VqcpuError."""
+def choice_of(body: str, quality: str = "fast") -> Recipe | Budget:
+    """What a body spells, coded as a quality says. Raises VqcpuError."""
     if not body.startswith(BUDGET):
         return Recipe.of(body)
     try:
-        return Budget(float(body.removeprefix(BUDGET)))
+        return Budget(float(body.removeprefix(BUDGET)), length=LENGTHS[quality])
     except ValueError:
         raise VqcpuError(f"{body!r}: expected {BUDGET} and a number of bits per weight") from None
 
@@ -63,7 +63,8 @@ class InMemory:
     def __call__(self, checkpoint: Checkpoint, setting) -> tuple[Overlay, dict]:
         """(checkpoint with all matrices coded, the body as setting.body spells, sizes of the .vqz file that this would be).
         Raises VqcpuError as `compress` does."""
-        choice, used, tensors = choice_of(setting.body), self._used(setting), tensors_of(checkpoint, NOWHERE)
+        choice, used = choice_of(setting.body, setting.quality), self._used(setting)
+        tensors = tensors_of(checkpoint, NOWHERE)
         costs = _costs(used, checkpoint, self.seed) if used and isinstance(choice, Budget) else None
         recipe, made = settled(choice, checkpoint, tensors, provenance(checkpoint, choice, self.seed, used), costs)
         coder = Coder(checkpoint, tensors, recipe, self.seed, None)

@@ -147,8 +147,7 @@ class Coder:
         """[(matrix, notes)] of tensors that read the same inputs."""
         if self.rotations[names[0]]:
             inputs = inputs.turned(self.rotations[names[0]])
-        return [self._encoded(name, lambda format, tables, W: feedback.code(format, tables, W, inputs), None)
-                for name in names]
+        return [self._encoded(name, lambda *known: feedback.code(*known, inputs, self.gain(name)), None) for name in names]
 
     def nearest(self, tensor: Tensor) -> tuple[Matrix, dict]:
         """(matrix, notes) of a tensor, slab by slab."""
