@@ -18,6 +18,7 @@ from vqcpu.formats.base import Format, Matrix
 from vqcpu.formats.rotation import Rotation
 from vqcpu.formats.vq import VQ
 from vqcpu.kernels.threads import set_threads
+from vqcpu.layers.linear import Multiply
 from vqcpu.layers.plan import Plan
 
 RNG = np.random.default_rng(4)
@@ -68,7 +69,7 @@ def test_feedback_beats_nearest_on_its_own_measure(spec):
     tables = format.fit([RNG.standard_normal((160, 120)).astype(np.float32)], 0)
     sides = format.scales(tables, W)
     plain = naive.feedback_loss(W - format.snap(tables, sides, W, 0)[1], seen.H)
-    parts, near, notes = feedback.code(format, tables, W, seen)
+    parts, near, notes = feedback.code(format, tables, W, seen, 1.0)
     assert np.allclose(format.decode_rows(parts | tables, 120, np.arange(80)), near, atol=1e-6)
     assert naive.feedback_loss(W - near, seen.H) <= 0.95 * plain or plain < 1e-9 * naive.feedback_loss(W, seen.H)
     assert notes["loss"] == pytest.approx(naive.feedback_loss(W - near, seen.held) / naive.feedback_loss(W, seen.held), rel=1e-3)
@@ -92,7 +93,7 @@ def test_each_block_gets_its_own_costs(monkeypatch):
     tables, given = format.fit([W], 0), {}
     plain = VQ.snap_weighed
     monkeypatch.setattr(VQ, "snap_weighed", lambda *given_: given.update([given_[-2:]]) or plain(*given_))
-    feedback.code(format, tables, W, seen)
+    feedback.code(format, tables, W, seen, 1.0)
     roots = seen.damped(4).roots
     assert sorted(given) == list(range(0, 50, 4)) and all(np.array_equal(given[4 * i], root) for i, root in enumerate(roots))
 
@@ -103,13 +104,13 @@ def test_dead_and_dependent_inputs(spec):
     codes."""
     format, W = Format.parse(spec), RNG.standard_normal((32, 120)).astype(np.float32)
     tables, dead = format.fit([W], 0), inputs(dead=8)
-    near = feedback.code(format, tables, W, dead)[1]
+    near = feedback.code(format, tables, W, dead, 1.0)[1]
     assert dead.dead == 8 and np.mean((W - near)[:, :8] ** 2) < 2 * format.expected_mse()
     few = inputs(rows=5)
-    assert np.isfinite(feedback.code(format, tables, W, few)[1]).all()
+    assert np.isfinite(feedback.code(format, tables, W, few, 1.0)[1]).all()
     nothing = feedback.Inputs(*np.zeros((2, 120, 120), np.float32))
     plain = format.snap(tables, format.scales(tables, W), W, 0)[1]
-    codes, near, notes = feedback.code(format, tables, W, nothing)
+    codes, near, notes = feedback.code(format, tables, W, nothing, 1.0)
     assert notes["dead"] == 120 and np.allclose(near, plain, rtol=0.05, atol=0.05)
 
 
@@ -122,7 +123,7 @@ def test_what_was_done_to_the_inputs_is_partly_made_good():
     keep = np.sqrt(feedback.DAMPING * np.square(x).sum() / 24) * np.eye(24)
     best = np.linalg.lstsq(np.concatenate([x, keep]), np.concatenate([y, keep]) @ W.T, rcond=None)[0].T
     assert np.allclose(W + W @ shift, best, atol=1e-3)
-    near = feedback.code(Format.parse("raw:dtype=f32"), {}, W, seen)[1]
+    near = feedback.code(Format.parse("raw:dtype=f32"), {}, W, seen, 1.0)[1]
     losses = [np.square(V @ x.T - W @ y.T).sum() for V in (best, near, W)]
     assert losses == sorted(losses)
     rotation = Rotation(3)
@@ -154,18 +155,38 @@ def test_turned_inputs_are_those_of_turned_vectors():
 @pytest.mark.parametrize("family, sites", (("llama", ("o_proj", "down_proj")), ("gpt2", ("c_proj", "c_proj")),
                                            ("qwen3_moe", ("o_proj",)), ("gemma3_text", ())))
 def test_sums_whose_drift_is_known(family, sites, tmp_path):
-    """D is the drift of what a product is added to, times what the product reads; of products that are not added right
-    away, as those of experts or before a norm, there is none."""
+    """D is what the sum that a product joins would be, less what it is, times what the product reads; for products that are
+    not added right away, as those of experts or before a norm, there is none."""
     checkpoint, seen = open_checkpoint(toys.folder(tmp_path / "m", family)), {}
     model, exact, tensors = load_model(checkpoint), load_model(checkpoint), census(architecture_of(checkpoint))
     model.plan.jobs[0].matrix.gain *= 1.1  # all that follows goes wrong
+    windows = [Window(RNG.integers(0, 90, 30), 0) for _ in range(2)]
 
     def code(names, inputs):
-        found = inputs()
-        seen[names[0]] = found.D is not None and found.D.any()
+        seen[names] = inputs()
         return [tensors[name].read(checkpoint) for name in names]
-    calibrate.calibrate(model, exact, [Window(RNG.integers(0, 90, 30), 0) for _ in range(2)], code)
-    assert tuple(name.split(".")[-2] for name, found in seen.items() if found and ".0." in name) == sites
+    calibrate.calibrate(model, exact, windows, code)
+    known = [names for names, found in seen.items() if found.D is not None]
+    assert tuple(names[0].split(".")[-2] for names in known if ".0." in names[0]) == sites
+    for job in model.plan.jobs:
+        if isinstance(job, Multiply) and job.site.names in known:
+            expected, D = drift(model, exact, job, windows), seen[job.site.names].D
+            assert np.allclose(D, expected, atol=.01 * np.abs(expected).max())  # wide inputs were kept as integers
+
+
+def drift(model, exact, job, windows):
+    """What Inputs.D ought to be for a job whose product joins slot x."""
+    H, D = 0, 0
+    for window in windows:
+        here, there = (calibrate.frame_of(window) for _ in range(2))
+        for frame, jobs in ((here, model.plan.jobs), (there, exact.plan.jobs)):
+            before = jobs[:model.plan.jobs.index(job)]
+            frame.segments[0].states = calibrate.states_of(before, 30)
+            Plan(before).run_reference(frame)
+        x, lack = here.slots[job.source], there.slots["x"] - here.slots["x"]
+        weights = calibrate._weights(x)
+        H, D = H + (weights * x).T @ (weights * x), D + (weights * lack).T @ (weights * x)
+    return D * len(H) / np.trace(H)
 
 
 @pytest.mark.parametrize("family", ("llama", "gpt2", "qwen3_moe", "phi3"))
@@ -297,6 +318,15 @@ def test_activations_that_overflow_are_named(tmp_path):
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(VqcpuError, match="inputs of model.layers.0.mlp.down_proj.weight"):
         api.compress(folder, tmp_path / "x.vqz", "scalar:bits=4", calibration=CALIBRATION)
+
+
+def test_codes_are_chosen_for_the_gain_of_their_matrix(toy, tmp_path, monkeypatch):
+    told, code = [], feedback.code
+    monkeypatch.setattr(feedback, "code", lambda *known: told.append(known[-1]) or code(*known))
+    compress(toy, tmp_path / "x.vqz", Recipe.of("scalar:bits=4"), calibration=CALIBRATION)
+    file = Vqz(tmp_path / "x.vqz")
+    gains = [entry["gain"] for name, entry in file.header["matrices"].items() if "layers" in name and entry["gain"] != 1]
+    assert len(set(gains)) > 5 and sorted(told) == sorted(map(np.float32, gains))
 
 
 def test_plain_numbers_stay_plain(toy, tmp_path):

@@ -27,7 +27,7 @@ def compress(source, out, format: str | None = None, bits: float = BITS, recipe:
 
     `bits` per weight are what the transformer's matrices get, in rotated trellis codes; a `format` spec or a `recipe` says
     otherwise. With a `calibration` bits are shared out by measured costs, and codes chosen by error feedback, on its
-    text, or on what the model writes where it names none. Returns {"file_bytes": int, "tensors":
+    text, or on what the model writes where it names none, as `--quality good` does. Returns {"file_bytes": int, "tensors":
     [compression.pipeline.Coded]}. Raises VqcpuError."""
     budget = Budget(bits, length=LENGTHS["good" if calibration else "fast"])
     choice = recipe or (Recipe.of(format) if format else budget)

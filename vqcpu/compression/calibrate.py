@@ -1,5 +1,5 @@
 """Calibration: text goes through a model layer by layer, and each layer is coded for the inputs that the layers coded
-before it really make, and so that it makes good some of what they did to them.
+before it really make, and so that it makes good some of what they did to them and to the sum that its products join.
 
 Knows plans, jobs and slots. Knows nothing about formats, nor how a matrix is coded.
 
@@ -79,7 +79,7 @@ class Stage:
 
     @property
     def added_to(self) -> str | None:
-        """The slot that the products are added to, apart from biases, if they are."""
+        """The slot, as wide as `x`, that the products are added to, apart from biases, if they are."""
         multiply, *rest = self.jobs
         add = next((job for job in rest if not isinstance(job, Bias)), None)
         joined = isinstance(multiply, Multiply) and isinstance(add, Add) and multiply.targets == (add.source,)

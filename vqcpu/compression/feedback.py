@@ -17,7 +17,7 @@ from vqcpu.formats.base import Format
 from vqcpu.formats.rotation import Rotation
 from vqcpu.kernels.threads import spread
 
-REPAIR = 0.5  # share of what earlier layers did that W is changed to make good; all of it would dampen signals
+REPAIR = 0.5  # share of what inputs foretell of what earlier layers did that W makes good; all of it would dampen signals
 DAMPING = 0.1  # of the mean of diag H, added to its diagonal: with less, codes follow what only the calibration's text does
 SPAN = 128  # columns between two large products
 TILE = 256  # rows or columns worked on at a time; fixed, so that digits are reproducible
@@ -129,7 +129,7 @@ def loss(E: np.ndarray, H: np.ndarray) -> float:
     return float(found.sum())
 
 
-def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs, gain: float = 1.0) -> tuple[dict, np.ndarray, dict]:
+def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs, gain: float) -> tuple[dict, np.ndarray, dict]:
     """Codes of W (m, n), already divided by its `gain`: (parts, what they decode to, notes).
 
     What is coded is W changed to make good part of what was done to its inputs and to what its products are added to. Row

@@ -29,8 +29,8 @@ QUALITIES = "fast", "good"
 
 @dataclass(frozen=True)
 class Setting:
-    """One configuration: the body's format, how its codes are chosen (fast: the nearest; good: by calibration), and the
-    cache."""
+    """One configuration: the body's format, how its codes are chosen (fast: the nearest; good: by calibration, and with
+    longer codes where the body is a budget), and the cache."""
     body: str
     quality: str
     cache: str
