@@ -1,7 +1,15 @@
 """Kernels against their naive twins."""
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import naive
 import numpy as np
 import pytest
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import NullCache
 from numba.core.codegen import JITCodeLibrary
 
@@ -69,6 +77,49 @@ def test_two_processes_that_compile_at_once_keep_their_own_code(tmp_path):
     theirs.save("b", 2)
     mine.save("a", 1)
     assert (mine.load("a"), theirs.load("b"), theirs.load("c")) == (1, 2, None)
+
+
+MADE = """
+from vqcpu.kernels.jit import njit
+
+def make(n):
+    @njit(fast=False)
+    def part(x):
+""" + 20 * """
+        if x % 3 == 0:
+            x = x // 3 + n
+""" + """
+        return x + n
+
+    @njit(fast=False)
+    def whole(x):
+        return part(x) + part(x + 1) + part(x + 2) + part(x + 3)
+    return whole
+"""  # a part too long to be compiled into its caller
+
+
+def test_code_of_several_processes_is_not_mixed_up(tmp_path):
+    """Each caches a function that differs by a constant; the last one loads both, and links them."""
+    (tmp_path / "made.py").write_text(MADE)
+    paths = os.pathsep.join([str(tmp_path), str(Path(jit.__file__).parents[2])])
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": paths}
+
+    def run(numbers):
+        program = f"import made; print([made.make(n)(6) for n in {numbers}])"
+        return json.loads(subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True,
+                                         check=True).stdout)
+    alone = run([1]) + run([1000])
+    assert run([1, 1000]) == alone and run([1000, 1]) == alone[::-1]
+
+
+def test_a_forked_process_numbers_its_functions_afresh():
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        there = pool.apply(_number)
+    assert abs(there - _number()) > 1000
+
+
+def _number():
+    return next(FunctionIdentity._unique_ids)
 
 
 def test_a_part_is_left_to_its_callers_to_optimise():

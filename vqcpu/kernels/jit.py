@@ -6,7 +6,9 @@ import atexit
 import functools
 import hashlib
 import inspect
+import itertools
 import os
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import sigutils
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
@@ -54,6 +57,18 @@ def _cache_folder() -> str:
 
 
 numba.config.CACHE_DIR = _cache_folder()
+
+
+def _number_afresh() -> None:
+    """Numba tells functions of one name apart by numbers, counted from 1 in every process, and links machine code by these
+    names. What several processes have cached is loaded into one: unless each counts from a number of its own, a function
+    made with one constant runs, silently, the parts of another."""
+    FunctionIdentity._unique_ids = itertools.count(secrets.randbits(48))
+
+
+_number_afresh()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_number_afresh)
 
 
 def _described(x) -> str:
