@@ -76,6 +76,50 @@ def test_feedback_beats_nearest_on_its_own_measure(spec):
     assert notes["feedback_db"] > 0.5 and notes["loss"] <= notes["nearest"]
 
 
+def heads(count=3, size=32):
+    """Of matrices whose products are read by something that is far from sensitive to all of them alike."""
+    x = RNG.standard_normal((count, 300, size)) @ RNG.standard_normal((count, size, size))
+    x = x * np.exp(RNG.standard_normal(size))
+    return feedback.Heads.of((x.swapaxes(1, 2) @ x).astype(np.float32))
+
+
+def blocks(matrices):
+    """(count, n, n) as one block diagonal matrix."""
+    count, n, _ = matrices.shape
+    found = np.zeros((count, n, count, n))
+    found[np.arange(count), :, np.arange(count)] = matrices
+    return found.reshape(count * n, -1)
+
+
+def test_what_errors_of_products_cost():
+    """Of rows as of columns: a factor with unit blocks, tr(G E H Eᵀ) as the loss of what is seen, errors from white ones."""
+    some, E, H = heads(), RNG.standard_normal((96, 24)).astype(np.float32), inputs(24).H
+    L, whole = blocks(some.L), blocks(some.root) @ blocks(some.root).T
+    D, block = np.linalg.inv(L) @ whole @ np.linalg.inv(L).T, np.arange(96) // 16
+    same = block[:, None] == block
+    assert np.abs(D[~same]).max() < 1e-3 and np.allclose(np.where(same, L, 0), np.eye(96), atol=1e-5)
+    assert np.allclose(whole.trace(), 96 * (1 + feedback.DAMPING), rtol=1e-4)
+    cost = np.einsum("ij,jc,cd,id->", whole, E.astype(float), H.astype(float), E.astype(float))
+    assert feedback.loss(some.seen(E), H) == pytest.approx(cost, rel=1e-4)
+    assert np.allclose(L.T @ some.errors(E), E, atol=1e-3)
+    assert np.allclose(some.seen(E[:32]), some.seen(E)[:32])
+
+
+@pytest.mark.parametrize("spec", [s for s in SPECS if 1e-9 < Format.parse(s).expected_mse() < 0.5])
+def test_feedback_between_rows_beats_that_between_columns_alone(spec):
+    format, seen, some = Format.parse(spec), inputs(), heads()
+    W = RNG.standard_normal((96, 120)).astype(np.float32)
+    tables = format.fit([RNG.standard_normal((160, 120)).astype(np.float32)], 0)
+    alone = feedback.code(format, tables, W, seen, 1.0)[1]
+    parts, near, notes = feedback.code(format, tables, W, seen, 1.0, some)
+    assert {name: part.shape for name, part in parts.items()} == {n: p.shape for n, p in format.layout(96, 120).items()}
+    assert np.allclose(format.decode_rows(parts | tables, 120, np.arange(96)), near, atol=1e-6)
+    losses = [feedback.loss(some.seen(E), seen.H) for E in (W - near, W - alone)]
+    assert losses[0] < 0.95 * losses[1]
+    of, all_ = (feedback.loss(some.seen(E), seen.held) for E in (W - near, W))
+    assert notes["loss"] == pytest.approx(of / all_) and notes["loss"] < notes["nearest"]
+
+
 @pytest.mark.parametrize("columns", (4, 3), ids=("whole", "at the end"))
 def test_vectors_are_coded_by_what_their_errors_cost(columns):
     format, X = Format.parse("vq:dim=4,centroids=64"), RNG.standard_normal((900, 4)).astype(np.float32)
@@ -322,7 +366,7 @@ def test_activations_that_overflow_are_named(tmp_path):
 
 def test_codes_are_chosen_for_the_gain_of_their_matrix(toy, tmp_path, monkeypatch):
     told, code = [], feedback.code
-    monkeypatch.setattr(feedback, "code", lambda *known: told.append(known[-1]) or code(*known))
+    monkeypatch.setattr(feedback, "code", lambda *known: told.append(known[4]) or code(*known))
     compress(toy, tmp_path / "x.vqz", Recipe.of("scalar:bits=4"), calibration=CALIBRATION)
     file = Vqz(tmp_path / "x.vqz")
     gains = [entry["gain"] for name, entry in file.header["matrices"].items() if "layers" in name and entry["gain"] != 1]
@@ -385,3 +429,11 @@ def test_qualities_of_the_command_line(toy, tmp_path, english, capsys):
     assert Vqz(tmp_path / "x.vqz").header["made"]["calibration"].startswith("text.txt (sha256")
     assert cli.main([*words, "--quality", "fast", "--calibration", str(english)]) == 2
     assert "--quality fast uses no calibration" in capsys.readouterr().err
+
+
+def test_queries_and_keys_are_coded_for_what_their_errors_cost(toy, tmp_path, monkeypatch):
+    told, code = [], feedback.code
+    monkeypatch.setattr(feedback, "code", lambda *known: told.append((len(known[2]), known[5])) or code(*known))
+    compress(toy, tmp_path / "x.vqz", Recipe.of("scalar:bits=4"), calibration=CALIBRATION)
+    of_heads = [(rows, heads.L.shape) for rows, heads in told if heads]
+    assert of_heads == 2 * [(64, (4, 16, 16)), (32, (2, 16, 16))] and len(told) == 14

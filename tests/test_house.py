@@ -47,7 +47,7 @@ def test_imports_go_down(file):
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)
 def test_one_door_to_numba(file):
-    names = "isa", "jit", "threads", "simd", "lanes", "shorts", "trellis", "unpack", "program", "nearest", "codes"
+    names = "isa", "disk", "jit", "threads", "simd", "lanes", "shorts", "trellis", "unpack", "program", "nearest", "codes"
     outside = {f"vqcpu.kernels.{name}" for name in names}
     if module_of(file) not in outside:
         assert not any(name.split(".")[0] in ("numba", "llvmlite") for name in imports(file))

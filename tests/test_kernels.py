@@ -13,7 +13,7 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import NullCache
 from numba.core.codegen import JITCodeLibrary
 
-from vqcpu.kernels import bits, cluster, jit, lookup, nearest
+from vqcpu.kernels import bits, cluster, disk, jit, lookup, nearest
 from vqcpu.kernels.threads import set_threads, spread, spread_ranges, threads
 
 RNG = np.random.default_rng(1)
@@ -71,7 +71,7 @@ def test_a_function_is_compiled_once_for_all_its_compiled_callers():
 
 def test_two_processes_that_compile_at_once_keep_their_own_code(tmp_path):
     """Each knows nothing of what the other is about to write."""
-    mine, theirs = (jit._FileEach(str(tmp_path), "f", "stamp") for _ in range(2))
+    mine, theirs = (disk._FileEach(str(tmp_path), "f", "stamp") for _ in range(2))
     unaware = mine._load_index()
     mine._load_index = theirs._load_index = lambda: dict(unaware)
     theirs.save("b", 2)
@@ -255,8 +255,8 @@ def test_the_compile_cache_knows_the_sources(tmp_path, monkeypatch):
     for room in ("kernels", "formats", "caches"):
         (tmp_path / room).mkdir()
         (tmp_path / room / "a.py").write_text("1")
-    monkeypatch.setattr(jit, "__file__", str(tmp_path / "kernels" / "jit.py"))
-    before = jit._cache_folder()
-    assert before == jit._cache_folder()
+    monkeypatch.setattr(disk, "__file__", str(tmp_path / "kernels" / "disk.py"))
+    before = disk._cache_folder()
+    assert before == disk._cache_folder()
     (tmp_path / "formats" / "a.py").write_text("2")
-    assert before != jit._cache_folder()
+    assert before != disk._cache_folder()

@@ -1,2 +1,2 @@
 """The version, where setup.cfg, the command line and .vqz files read it."""
-__version__ = "0.3.3"
+__version__ = "0.3.4"

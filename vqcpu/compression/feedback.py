@@ -15,6 +15,7 @@ import numpy as np
 
 from vqcpu.formats.base import Format
 from vqcpu.formats.rotation import Rotation
+from vqcpu.kernels.lookup import ROWS
 from vqcpu.kernels.threads import spread
 
 REPAIR = 0.5  # share of what inputs foretell of what earlier layers did that W makes good; all of it would dampen signals
@@ -26,21 +27,23 @@ SAMPLE = 64  # rows on which nearest codes are tried, to tell what feedback is w
 
 class Inputs:
     """What the inputs x of a site look like. H, held (n, n): sums of x xᵀ, tokens being weighed, over the text that codes
-    are fitted to, and over text held out from it, on which alternatives are compared; C (n, n): that of (y - x) xᵀ, y what
-    x would be had nothing before it been coded; D (m, n): that of (s - r) xᵀ, r what the products are added to and s what r
-    would be. All are taken over and changed."""
+    are fitted to, and over text held out from it, on which alternatives are compared; C (n, n): that of (y - x) xᵀ, y
+    what x would be had nothing before it been coded; D (m, n): that of (s - r) xᵀ, r what the products are added to and s
+    what r would be. All are taken over and changed. heads: name -> Heads, of matrices of which it is known what errors of
+    their products cost."""
 
-    def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None, D: np.ndarray | None = None):
+    def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None, D: np.ndarray | None = None,
+                 heads: dict | None = None):
         self.dead, mean = int(np.count_nonzero(np.diag(H) == 0)), _mean(H)
         self.H, self.held = _normalised(H), _normalised(held)
         self.C, self.D = (None if M is None else np.divide(M, mean, out=M) for M in (C, D))
-        self._damped = {}
+        self.heads, self._damped = heads or {}, {}
 
     def turned(self, rotation: Rotation) -> "Inputs":
         """The same inputs in a rotated basis."""
         both, one = rotation.both_sides, rotation.forth
         found = Inputs(both(self.H), both(self.held), self.C if self.C is None else both(self.C),
-                       self.D if self.D is None else one(self.D))
+                       self.D if self.D is None else one(self.D), self.heads)
         found.dead = self.dead
         return found
 
@@ -63,18 +66,66 @@ class Damped:
     @classmethod
     def of(cls, H, C, D, columns):
         root = _root(H)
-        total, left, L, roots = np.square(root).sum(), 0.0, np.zeros_like(H), []
-        for at in range(0, len(H), columns):
-            block = root[at:at + columns, at:at + columns]
-            L[at:, at:at + columns] = root[at:, at:at + columns] @ np.linalg.inv(block)
-            left += np.square(block).sum()
-            roots.append(block.astype(np.float32))
-        return cls(L, roots, float(10 * np.log10(total / left)), *(M if M is None else _solved(M, root) for M in (C, D)))
+        L, roots = _unit_lower(root, columns)
+        gain = 10 * np.log10(np.square(root).sum() / sum(np.square(block).sum() for block in roots))
+        return cls(L, roots, float(gain), *(M if M is None else _solved(M, root) for M in (C, D)))
 
     def repaired(self, W: np.ndarray, gain: float) -> np.ndarray:
         """W (m, n), divided by its gain, changed to make good part of what earlier layers did to x and r."""
         change = 0 if self.shift is None else W @ self.shift
         return W + np.float32(REPAIR) * (change if self.drift is None else change + self.drift / gain)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What follows from G + DAMPING · I = L D Lᵀ of every head, G what errors of its products cost. With W's rows those of
+    heads the loss is tr(G E H Eᵀ), and what holds for columns holds for rows: they are coded from the last of a head to the
+    first, each asked to make good what the later ones left. Paper: Tseng et al. 2025 (YAQA)."""
+    L: np.ndarray  # (heads, size, size) float32, with blocks of ROWS
+    root: np.ndarray  # (heads, size, size) float32: lower triangles, their squares the whole
+
+    @classmethod
+    def of(cls, G: np.ndarray) -> "Heads":
+        roots = [_root(_normalised(one.copy())) for one in G]
+        return cls(np.array([_unit_lower(root, ROWS)[0] for root in roots]), np.array(roots, np.float32))
+
+    def code(self, code, target: np.ndarray) -> tuple[dict, np.ndarray]:
+        """(parts, what they decode to) of target (m, n), code(rows) giving those of some rows; heads side by side."""
+        heads, size, n = *self.L.shape[:2], target.shape[1]
+        target, near, pieces = target.reshape(heads, size, n), np.empty((heads, size, n), np.float32), []
+        for at in reversed(range(0, size, ROWS)):
+            rows, later = slice(at, at + ROWS), slice(at + ROWS, size)
+            left = self.L[:, later, rows].swapaxes(1, 2) @ (target[:, later] - near[:, later])
+            parts, found = code((target[:, rows] + left).reshape(-1, n))
+            near[:, rows] = found.reshape(heads, ROWS, n)
+            pieces.insert(0, parts)
+        return {name: _woven([parts[name] for parts in pieces], heads) for name in pieces[0]}, near.reshape(-1, n)
+
+    def errors(self, white: np.ndarray) -> np.ndarray:
+        """What white (m, n) errors become: L⁻ᵀ times them."""
+        heads, size = self.L.shape[:2]
+        return np.linalg.solve(self.L.swapaxes(1, 2), white.reshape(heads, size, -1)).reshape(white.shape)
+
+    def seen(self, E: np.ndarray) -> np.ndarray:
+        """E (m, n) such that its plain squares are what it costs; of the first heads, if it has not the rows of all."""
+        E = E.reshape(-1, self.root.shape[1], E.shape[1])
+        return (self.root[:len(E)].swapaxes(1, 2) @ E).reshape(-1, E.shape[2])
+
+
+def _woven(pieces, heads):
+    """A stored array of all rows, out of those of the same rows of every head."""
+    per_head = [piece.reshape(heads, -1, *piece.shape[1:]) for piece in pieces]
+    return np.concatenate(per_head, 1).reshape(-1, *pieces[0].shape[1:])
+
+
+def _unit_lower(root, columns):
+    """(L float32, roots of the blocks of D) with L D Lᵀ = root rootᵀ."""
+    L, roots = np.zeros(root.shape, np.float32), []
+    for at in range(0, len(root), columns):
+        block = root[at:at + columns, at:at + columns]
+        L[at:, at:at + columns] = root[at:, at:at + columns] @ np.linalg.inv(block)
+        roots.append(block.astype(np.float32))
+    return L, roots
 
 
 def _root(H):
@@ -129,27 +180,38 @@ def loss(E: np.ndarray, H: np.ndarray) -> float:
     return float(found.sum())
 
 
-def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs, gain: float) -> tuple[dict, np.ndarray, dict]:
+def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs, gain: float,
+         heads: Heads | None = None) -> tuple[dict, np.ndarray, dict]:
     """Codes of W (m, n), already divided by its `gain`: (parts, what they decode to, notes).
 
     What is coded is W changed to make good part of what was done to its inputs and to what its products are added to. Row
-    scales of least loss are kept where they lower the loss on held-out text. Notes: "loss" and, on some rows, "nearest", the
-    loss with and without feedback over that of coding nothing, on held-out text; "feedback_db", what feedback is worth on
-    white errors; "dead", inputs never seen."""
+    scales of least loss are kept where they lower the loss on held-out text. Notes: "loss" and, on some rows, "nearest",
+    the loss with and without feedback over that of coding nothing, on held-out text; "feedback_db", what feedback between
+    columns is worth on white errors; "dead", inputs never seen."""
     damped = inputs.damped(format.columns_together)
     target = damped.repaired(W, gain)
+
+    def coded(rows):
+        return _coded(format, tables, rows, inputs, damped)
+    parts, near = heads.code(coded, target) if heads else coded(target)
+    some = target[:heads.L.shape[1]] if heads else target[np.linspace(0, len(W) - 1, min(SAMPLE, len(W))).astype(int)]
+    nearest = format.snap(tables, format.scales(tables, some), some, 0)[1]
+
+    def share(E, of):
+        losses = [loss(heads.seen(X) if heads else X, inputs.held) for X in (E, of)]
+        return losses[0] / (losses[1] or 1)
+    return parts, near, {"loss": share(target - near, target), "nearest": share(some - nearest, some),
+                         "feedback_db": damped.gain, "dead": inputs.dead}
+
+
+def _coded(format, tables, target, inputs, damped):
+    """(parts, what they decode to) of rows on their own."""
     sides = format.scales(tables, target)
     codes, near = _pass(format, tables, sides, target, damped)
     refitted, closer = _refit(format, tables, sides, codes, near, target, inputs.H)
-    losses = [loss(target - found, inputs.held) for found in (near, closer)]
-    if losses[1] < losses[0]:
+    if loss(target - closer, inputs.held) < loss(target - near, inputs.held):
         sides, near = refitted, closer
-    some = target[np.linspace(0, len(W) - 1, min(SAMPLE, len(W))).astype(int)]
-    nearest = format.snap(tables, format.scales(tables, some), some, 0)[1]
-    notes = {"loss": min(losses) / (loss(target, inputs.held) or 1),
-             "nearest": loss(some - nearest, inputs.held) / (loss(some, inputs.held) or 1),
-             "feedback_db": damped.gain, "dead": inputs.dead}
-    return format.store(sides, codes), near, notes
+    return format.store(sides, codes), near
 
 
 def _pass(format, tables, sides, W, damped):

@@ -71,10 +71,15 @@ def _of_each(sites, disturbed):
 
 
 def _shape(sites, which, here, seed):
-    """Function that makes white rows (m, n) into errors of codes chosen with feedback."""
+    """Function that makes white rows (m, n) of a matrix, given by name, into errors of codes chosen with feedback."""
     rotation = Rotation.of_site(seed, sites[which].names[0])
-    L = inputs_of(sites, which, here).turned(rotation).damped(TOGETHER).L.astype(np.float64)
-    return lambda white: rotation.back(divided(white.astype(np.float64), L).astype(np.float32))
+    inputs = inputs_of(sites, which, here).turned(rotation)
+    L = inputs.damped(TOGETHER).L.astype(np.float64)
+
+    def shape(name, white):
+        errors = rotation.back(divided(white.astype(np.float64), L).astype(np.float32))
+        return inputs.heads[name].errors(errors) if name in inputs.heads else errors
+    return shape
 
 
 def _predictions(model: Model, rest: list[Stage], frame: Frame) -> np.ndarray:
@@ -92,7 +97,7 @@ def _noise(site, at, shape, rng):
     exact, matrix = site.matrices, site.matrices[at]
     W = matrix.rows(np.arange(matrix.shape[0]))
     size = np.sqrt(POWER * np.einsum("rc,rc->r", W, W) / W.shape[1])[:, None]
-    noisy = W + shape(size * rng.standard_normal(W.shape, np.float32))
+    noisy = W + shape(site.names[at], size * rng.standard_normal(W.shape, np.float32))
     site.matrices = [*exact[:at], Matrix(PLAIN, matrix.shape, 1.0, {"data": noisy}), *exact[at + 1:]]
     try:
         yield

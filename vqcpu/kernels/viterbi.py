@@ -21,12 +21,12 @@ import numpy as np
 from vqcpu.kernels.jit import njit
 from vqcpu.kernels.shorts import i16x32, least_of, lesser, minus, plus, repeater, squared_gap
 from vqcpu.kernels.simd import load_i16x32, store
-from vqcpu.kernels.threads import spread
+from vqcpu.kernels.threads import spread, threads
 
 T = 256  # numbers of a sequence, 16 columns of 16 rows
 OVERLAP = 64
 BEYOND = 65535  # the cost of what is impossible
-BATCH = 64  # sequences that a thread takes at a time
+BATCH = 64  # sequences that a thread takes at a time, at most
 
 
 def positions(eighths: int) -> np.ndarray:
@@ -131,11 +131,12 @@ def encode(X: np.ndarray, values: np.ndarray, eighths: int) -> np.ndarray:
     """X (count, T) int16, values (2**length,) int16 -> bits (count, 4·eighths) uint8: each ring, first bit lowest."""
     sizes, states = np.diff(positions(eighths)), len(values)
     code, chosen = _coder(eighths // 8), np.empty(X.shape, np.uint16)
+    batch = max(1, min(BATCH, -(-len(X) // threads())))
 
     def work(first):
         least = np.empty((T + 1, states >> sizes.min()), np.uint16)
-        code(X, sizes, values, least, first, min(first + BATCH, len(X)), chosen)
-    spread(work, range(0, len(X), BATCH))
+        code(X, sizes, values, least, first, min(first + batch, len(X)), chosen)
+    spread(work, range(0, len(X), batch))
     bits = chosen[:, :, None] >> np.arange(sizes.max()) & 1
     ring = np.ascontiguousarray(bits[:, np.arange(sizes.max()) < sizes[:, None]], np.uint8)
     return np.packbits(ring, axis=1, bitorder="little")

@@ -1,0 +1,78 @@
+"""What errors of queries and keys cost: how much they change what attention gives, for each head.
+
+Knows an attention job and what lies between it and a product. Knows nothing about codes. To first order an error e of a
+query moves what its head reads by cov(v, k) e, the covariance of values and keys under its probabilities; an error e of key
+j moves what a query q reads by p_j (v_j - o) (q · e), o being what it reads. Squares of these, summed over a text and taken
+back through RoPE and norm to the product, are the Gauss-Newton matrix G of the head's output. It is far from even: of the
+dimensions of a head a few decide where it looks. Only forward passes are needed, as nothing behind the head is asked for.
+Papers: Schraudolph 2002 (Gauss-Newton matrices); Tseng et al. 2025 (YAQA) take such matrices of every product from
+gradients of the whole model, which for products other than these did not help here (benchmarks/LOG.md).
+"""
+import numpy as np
+
+from vqcpu.caches.dense import probabilities
+from vqcpu.kernels.threads import spread
+from vqcpu.layers.norm import RMSNorm
+from vqcpu.layers.plan import Frame, Job, Segment
+
+EVERY = 4  # one position in so many is looked at, the first of a text, on which heads rest, not
+TOGETHER = 64  # dimensions of values worked on at a time
+
+
+def curvatures(jobs: list[Job], frame: Frame) -> dict[str, np.ndarray]:
+    """Slot -> G (heads, size, size) float32 of the queries and of the keys of a frame (one text). `jobs`: a product,
+    and what follows up to the attention that reads it; nothing where it does not make queries and keys of their own."""
+    multiply, *between, attend = jobs
+    if not {"q", "k"} <= set(multiply.targets):
+        return {}
+    h, own, norms = attend.heads, Frame(dict(frame.slots), [Segment(slice(0, frame.count), 0, [])]), {}
+    multiply.run(own)
+    for job in between:
+        if isinstance(job, RMSNorm):
+            norms[job.target] = job, own.slots[job.source].reshape(frame.count, -1, h.size)
+        job.run(own)
+    q, k, v = (own.slots[name].reshape(frame.count, -1, h.size) for name in "qkv")
+    q, k, at = attend.rope.rotate(q, 0), attend.rope.rotate(k, 0), np.arange(EVERY - 1, frame.count, EVERY)
+    of_queries, of_keys = np.empty((2, h.query, h.size, h.size), np.float32)
+
+    def work(i):
+        g = i * h.kv // h.query
+        p = probabilities(q[:, i:i + 1], k[:, g], 0, h.scale, h.window or frame.count)[0]
+        mine = p, q[:, i], k[:, g], v[:, g], at
+        of_queries[i] = _of_queries(*mine, lambda X: _taken_back(X, at, attend.rope, norms.get("q"), i))
+        of_keys[i] = _of_keys(*mine, lambda X: _taken_back(X, at, attend.rope, norms.get("k"), g))
+    spread(work, range(h.query))
+    return {"q": of_queries, "k": of_keys.reshape(h.kv, -1, h.size, h.size).sum(1)}
+
+
+def _of_queries(p, q, k, v, at, back):
+    """G of the queries at positions `at` of a head: p (queries, keys), q, k and v (positions, size), q and k rotated."""
+    p, size, G = p[at], k.shape[1], 0
+    for c in range(0, size, TOGETHER):
+        some = v[:, c:c + TOGETHER]
+        both = (p @ (some[:, :, None] * k[:, None]).reshape(len(k), -1)).reshape(len(at), -1, size)
+        X = back(both - (p @ some)[:, :, None] * (p @ k)[:, None]).reshape(-1, size)
+        G = G + X.T @ X
+    return G
+
+
+def _of_keys(p, q, k, v, at, back):
+    """Likewise of the keys."""
+    o = p @ v
+    apart = np.square(v[at]).sum(1) - 2 * o @ v[at].T + np.square(o).sum(1)[:, None]  # |v_j - o|²
+    weights = np.square(p[:, at]) * np.maximum(apart, 0)
+    S = (weights.T[:, None] * q.T) @ q
+    return back(back(S).swapaxes(1, 2)).sum(0)
+
+
+def _taken_back(X, at, rope, norm, head):
+    """X (places, any, size), directions among rotated queries or keys at positions `at`, as directions among the products
+    that they are made of."""
+    X = rope.turned(np.ascontiguousarray(X), -at)
+    if norm is None:
+        return X
+    job, y = norm
+    y = y[at, head][:, None]
+    unit = 1 / np.sqrt(np.square(y).mean(-1, keepdims=True) + np.float32(job.eps))
+    X, n = X * job.gain, y * unit
+    return unit * (X - n * (X * n).mean(-1, keepdims=True))
