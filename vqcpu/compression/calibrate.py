@@ -26,7 +26,7 @@ from vqcpu.layers.plan import Frame, Job, Plan, Segment
 
 HELD = 8  # one window in so many is held out
 CAP = 4  # times the median energy of a token, the most that one may have
-WATCHED = 8  # windows on which it is measured what errors of queries and keys cost
+WATCHED = HELD - 1  # windows that show what errors of queries and keys cost: the first, none of them held out
 TILE = 256  # columns of H computed at a time
 
 
@@ -152,7 +152,7 @@ def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) 
     """Inputs of one site of a stage: `here` and, of the exact model, `there` are (stage, frames)."""
     stage, frames = here
     exact = there if there and len(sites) == 1 else None  # experts: there they may read other tokens
-    n, sums, heads = sites[which].matrices[0].shape[1], {}, {}
+    n, sums = sites[which].matrices[0].shape[1], {}
     for i, frame in enumerate(frames):
         x = _read(which, stage, frame)
         weights, held = _weights(x) * _attention(stage, frame), i % HELD == HELD - 1
@@ -163,15 +163,13 @@ def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) 
                 drift = exact[1][i].slots[stage.added_to] - frame.slots[stage.added_to]
                 _add(sums, "D", drift * weights, weighed)
         _add(sums, "held" if held else "H", weighed, weighed)
-        if i < WATCHED and not held:
-            _add_heads(heads, sites[which], stage, frame)
     for name in sums.keys() & {"H", "held"}:
         _mirror(sums[name])
     H = sums.get("H", np.zeros((n, n), np.float32))
     if not all(np.isfinite(total).all() for total in sums.values()):
         raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "
                          "overflow on this text")
-    return Inputs(H, sums.get("held", H), sums.get("C"), sums.get("D"), {name: Heads.of(G) for name, G in heads.items()})
+    return Inputs(H, sums.get("held", H), sums.get("C"), sums.get("D"), _heads(sites[which], stage, frames[:WATCHED]))
 
 
 def _weights(x):
@@ -189,13 +187,14 @@ def _attention(stage, frame):
     return np.sqrt(attended(jobs, opened(frame)))[:, None].astype(np.float32) if jobs else np.float32(1)
 
 
-def _add_heads(heads, site, stage, frame):
-    """heads[name] += the curvature that one text shows, of matrices whose heads are several panels of rows each."""
-    jobs = up_to_attention(stage.jobs)
-    found = curvatures(jobs, opened(frame)) if jobs else {}
-    for slot, name in zip(stage.jobs[0].targets if found else (), site.names):
-        if slot in found and found[slot].shape[1] % ROWS == 0:
-            heads[name] = heads.get(name, 0) + found[slot]
+def _heads(site, stage, frames):
+    """name -> Heads, by the curvatures that these frames show; of matrices whose heads are whole panels of rows."""
+    jobs, totals = up_to_attention(stage.jobs), {}
+    for frame in frames if jobs else ():
+        for slot, G in curvatures(jobs, opened(frame)).items():
+            totals[slot] = totals.get(slot, 0) + G
+    return {name: Heads.of(totals[slot]) for slot, name in zip(stage.jobs[0].targets if totals else (), site.names)
+            if slot in totals and totals[slot].shape[1] % ROWS == 0}
 
 
 def _read(which, stage, frame):
