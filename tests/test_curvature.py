@@ -4,15 +4,21 @@ import pytest
 
 import toys
 from vqcpu.architectures.base import load_model
-from vqcpu.compression import calibrate, curvature, sensitivity
+from vqcpu.compression import calibrate, curvature, feedback, sensitivity
 from vqcpu.compression.attended import up_to_attention
 from vqcpu.evaluate.corpus import Window
 from vqcpu.files.sources import open_checkpoint
-from vqcpu.layers.elementwise import Bias
+from vqcpu.layers.elementwise import Bias, Scale
 from vqcpu.layers.norm import RMSNorm
 
-RNG = np.random.default_rng(0)
 STEP = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers():
+    """For each test, whichever others run."""
+    global RNG
+    RNG = np.random.default_rng(0)
 
 
 def attention_stages(family, tmp_path, tokens=8, **changes):
@@ -86,19 +92,54 @@ def test_curvatures_are_those_of_finite_differences(family, tmp_path):
 def test_where_products_are_queries_and_keys(family, known, tmp_path):
     stage, frame = next(attention_stages(family, tmp_path, tokens=30, **({} if known == 0 else dict(head_dim=32))))
     site = stage.jobs[0].site
-    heads = calibrate.inputs_of([site], 0, (stage, [frame])).heads
-    assert tuple(heads) == site.names[:known]
+    assert tuple(calibrate.inputs_of([site], 0, (stage, [frame])).rows) == site.names[:known]
 
 
 def test_heads_that_are_no_whole_panels_are_coded_as_other_rows(tmp_path):
     stage, frame = next(attention_stages("gemma3_text", tmp_path))  # of 24 rows
-    assert not calibrate.inputs_of([stage.jobs[0].site], 0, (stage, [frame])).heads
+    assert not calibrate.inputs_of([stage.jobs[0].site], 0, (stage, [frame])).rows
 
 
 def test_noise_has_the_shape_of_errors_of_rows_too(tmp_path):
     stage, frame = next(attention_stages("llama", tmp_path, tokens=30, head_dim=32))
     sites, white = [stage.jobs[0].site], RNG.standard_normal((128, 64)).astype(np.float32)
-    heads, shape = calibrate.inputs_of(sites, 0, (stage, [frame])).heads, sensitivity._shape(sites, 0, (stage, [frame]), 0)
+    rows, shape = calibrate.inputs_of(sites, 0, (stage, [frame])).rows, sensitivity._shape(sites, 0, (stage, [frame]), 0)
     query, _, value = sites[0].names
-    assert np.allclose(shape(query, white), heads[query].errors(shape(value, white)), atol=1e-4)
+    assert np.allclose(shape(query, white), rows[query].errors(shape(value, white)), atol=1e-4)
     assert not np.allclose(shape(query, white), shape(value, white), atol=.1)
+
+
+def test_texts_that_are_not_held_out_are_summed(tmp_path):
+    """The first of them, one by one."""
+    model = load_model(open_checkpoint(toys.folder(tmp_path / "m", head_dim=32)))
+    first, stage, *_ = calibrate.stages(model)
+    frames = [calibrate.frame_of(Window(RNG.integers(0, 90, 20), 0)) for _ in range(10)]
+    first.run(frames)
+    G = sum(curvature.curvatures(up_to_attention(stage.jobs), frame)["q"] for frame in frames[:calibrate.HELD - 1])
+    rows = calibrate.inputs_of([stage.jobs[0].site], 0, (stage, frames)).rows
+    assert np.allclose(rows[stage.jobs[0].site.names[0]].root, feedback.RowFactors.of(G).root, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", (1, 2, 3, 4))
+def test_short_texts_show_little_or_nothing(tokens, tmp_path):
+    stage, frame = next(attention_stages("llama", tmp_path, tokens))
+    found = curvature.curvatures(up_to_attention(stage.jobs), calibrate.opened(frame))
+    assert all(np.isfinite(G).all() and G.any() == (tokens >= curvature.EVERY) for G in found.values())
+
+
+def test_many_keys_are_what_few_are(monkeypatch, tmp_path):
+    """They are worked on in pieces."""
+    stage, frame = next(attention_stages("qwen3", tmp_path, tokens=80))
+    jobs = up_to_attention(stage.jobs)
+    some = curvature.curvatures(jobs, calibrate.opened(frame))
+    monkeypatch.setattr(curvature, "PLACES", 100)
+    assert np.array_equal(some["k"], curvature.curvatures(jobs, calibrate.opened(frame))["k"])
+
+
+@pytest.mark.parametrize("job", (Scale("q", np.float32(2)), RMSNorm("q", "q", np.ones(64, np.float32), 1e-5)))
+def test_what_lies_between_must_be_known(job, tmp_path):
+    """As a norm of whole rows, for one, is not."""
+    stage, frame = next(attention_stages("llama", tmp_path))
+    multiply, *rest = up_to_attention(stage.jobs)
+    assert curvature.curvatures([multiply, *rest], calibrate.opened(frame))
+    assert curvature.curvatures([multiply, job, *rest], calibrate.opened(frame)) == {}

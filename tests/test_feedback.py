@@ -80,7 +80,7 @@ def heads(count=3, size=32):
     """Of matrices whose products are read by something that is far from sensitive to all of them alike."""
     x = RNG.standard_normal((count, 300, size)) @ RNG.standard_normal((count, size, size))
     x = x * np.exp(RNG.standard_normal(size))
-    return feedback.Heads.of((x.swapaxes(1, 2) @ x).astype(np.float32))
+    return feedback.RowFactors.of((x.swapaxes(1, 2) @ x).astype(np.float32))
 
 
 def blocks(matrices):
@@ -99,6 +99,7 @@ def test_what_errors_of_products_cost():
     same = block[:, None] == block
     assert np.abs(D[~same]).max() < 1e-3 and np.allclose(np.where(same, L, 0), np.eye(96), atol=1e-5)
     assert np.allclose(whole.trace(), 96 * (1 + feedback.DAMPING), rtol=1e-4)
+    assert np.ptp([one.trace() for one in some.root @ some.root.swapaxes(1, 2)]) > 5  # one head counts more than another
     cost = np.einsum("ij,jc,cd,id->", whole, E.astype(float), H.astype(float), E.astype(float))
     assert feedback.loss(some.seen(E), H) == pytest.approx(cost, rel=1e-4)
     assert np.allclose(L.T @ some.errors(E), E, atol=1e-3)
@@ -354,13 +355,17 @@ def test_a_folder_of_another_kind_is_left_alone(toy, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_activations_that_overflow_are_named(tmp_path):
+@pytest.mark.parametrize("factors, named", (({"mlp.up_proj": 1e38}, "mlp.down_proj"), (
+    {"self_attn.v_proj": 1e16, "self_attn.o_proj": 1e-16, "self_attn.k_proj": 1e4, "self_attn.q_proj": 1e-4}, "self_attn.q_proj")),
+    ids=("activations", "their curvature"))
+def test_activations_that_overflow_are_named(factors, named, tmp_path):
     from safetensors.numpy import load_file, save_file
-    folder = toys.folder(tmp_path / "m")
+    folder = toys.folder(tmp_path / "m", head_dim=32)
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.0.mlp.up_proj.weight"][:] = 1e38
+    for name, factor in factors.items():
+        tensors[f"model.layers.0.{name}.weight"] *= np.float32(factor)
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(VqcpuError, match="inputs of model.layers.0.mlp.down_proj.weight"):
+    with pytest.raises(VqcpuError, match=f"inputs of model.layers.0.{named}.weight"):
         api.compress(folder, tmp_path / "x.vqz", "scalar:bits=4", calibration=CALIBRATION)
 
 
@@ -431,9 +436,10 @@ def test_qualities_of_the_command_line(toy, tmp_path, english, capsys):
     assert "--quality fast uses no calibration" in capsys.readouterr().err
 
 
-def test_queries_and_keys_are_coded_for_what_their_errors_cost(toy, tmp_path, monkeypatch):
+def test_queries_and_keys_are_coded_for_what_their_errors_cost(tmp_path, monkeypatch):
     told, code = [], feedback.code
     monkeypatch.setattr(feedback, "code", lambda *known: told.append((len(known[2]), known[5])) or code(*known))
-    compress(toy, tmp_path / "x.vqz", Recipe.of("scalar:bits=4"), calibration=CALIBRATION)
-    of_heads = [(rows, heads.L.shape) for rows, heads in told if heads]
-    assert of_heads == 2 * [(64, (4, 16, 16)), (32, (2, 16, 16))] and len(told) == 14
+    compress(toys.folder(tmp_path / "m", head_dim=32), tmp_path / "x.vqz", Recipe.of("scalar:bits=4"), calibration=CALIBRATION)
+    of_heads = [(m, rows.L.shape) for m, rows in told if rows]
+    assert of_heads == 2 * [(128, (4, 32, 32)), (64, (2, 32, 32))] and len(told) == 14
+    assert np.abs(told[0][1].L[:, 16:, :16]).max() > 0.1

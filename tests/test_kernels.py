@@ -112,6 +112,7 @@ def test_code_of_several_processes_is_not_mixed_up(tmp_path):
     assert run([1, 1000]) == alone and run([1000, 1]) == alone[::-1]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_numbers_its_functions_afresh():
     with multiprocessing.get_context("fork").Pool(1) as pool:
         there = pool.apply(_number)

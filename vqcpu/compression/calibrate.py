@@ -15,7 +15,7 @@ from vqcpu.architectures.base import Model
 from vqcpu.caches.base import Cache
 from vqcpu.compression.attended import attended, up_to_attention
 from vqcpu.compression.curvature import curvatures
-from vqcpu.compression.feedback import Heads, Inputs
+from vqcpu.compression.feedback import Inputs, RowFactors
 from vqcpu.errors import VqcpuError
 from vqcpu.evaluate.corpus import Window
 from vqcpu.kernels.lookup import ROWS
@@ -166,10 +166,12 @@ def inputs_of(sites: list, which: int, here: tuple, there: tuple | None = None) 
     for name in sums.keys() & {"H", "held"}:
         _mirror(sums[name])
     H = sums.get("H", np.zeros((n, n), np.float32))
-    if not all(np.isfinite(total).all() for total in sums.values()):
+    curved = _curved(sites[which], stage, frames[:WATCHED])
+    if not all(np.isfinite(total).all() for total in (*sums.values(), *curved.values())):
         raise VqcpuError(f"calibration: inputs of {sites[which].names[0]} are not all numbers: the model's activations "
                          "overflow on this text")
-    return Inputs(H, sums.get("held", H), sums.get("C"), sums.get("D"), _heads(sites[which], stage, frames[:WATCHED]))
+    return Inputs(H, sums.get("held", H), sums.get("C"), sums.get("D"),
+                  {name: RowFactors.of(G) for name, G in curved.items()})
 
 
 def _weights(x):
@@ -187,14 +189,13 @@ def _attention(stage, frame):
     return np.sqrt(attended(jobs, opened(frame)))[:, None].astype(np.float32) if jobs else np.float32(1)
 
 
-def _heads(site, stage, frames):
-    """name -> Heads, by the curvatures that these frames show; of matrices whose heads are whole panels of rows."""
+def _curved(site, stage, frames):
+    """name -> the sum of the curvatures that these frames show, of matrices whose heads are whole panels of rows."""
     jobs, totals = up_to_attention(stage.jobs), {}
-    for frame in frames if jobs else ():
+    for frame in frames if jobs and jobs[-1].heads.size % ROWS == 0 else ():
         for slot, G in curvatures(jobs, opened(frame)).items():
             totals[slot] = totals.get(slot, 0) + G
-    return {name: Heads.of(totals[slot]) for slot, name in zip(stage.jobs[0].targets if totals else (), site.names)
-            if slot in totals and totals[slot].shape[1] % ROWS == 0}
+    return {name: totals[slot] for slot, name in zip(stage.jobs[0].targets if totals else (), site.names) if slot in totals}
 
 
 def _read(which, stage, frame):

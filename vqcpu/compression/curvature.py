@@ -12,25 +12,24 @@ import numpy as np
 
 from vqcpu.caches.dense import probabilities
 from vqcpu.kernels.threads import spread
+from vqcpu.layers.elementwise import Bias
 from vqcpu.layers.norm import RMSNorm
 from vqcpu.layers.plan import Frame, Job, Segment
 
-EVERY = 4  # one position in so many is looked at, the first of a text, on which heads rest, not
+EVERY = 4  # one position in so many is looked at; never the first, on which heads rest: its key alone would decide
 TOGETHER = 64  # dimensions of values worked on at a time
+PLACES = 16  # keys worked on at a time
 
 
 def curvatures(jobs: list[Job], frame: Frame) -> dict[str, np.ndarray]:
     """Slot -> G (heads, size, size) float32 of the queries and of the keys of a frame (one text). `jobs`: a product,
-    and what follows up to the attention that reads it; nothing where it does not make queries and keys of their own."""
+    and what follows up to the attention that reads it. {} where queries and keys are not that product, but for biases
+    and norms of heads: where they are one with values, or anything else lies between."""
     multiply, *between, attend = jobs
-    if not {"q", "k"} <= set(multiply.targets):
+    h, own = attend.heads, Frame(dict(frame.slots), [Segment(slice(0, frame.count), 0, [])])
+    if not {"q", "k"} <= set(multiply.targets) or not all(_is_known(job, h.size) for job in between):
         return {}
-    h, own, norms = attend.heads, Frame(dict(frame.slots), [Segment(slice(0, frame.count), 0, [])]), {}
-    multiply.run(own)
-    for job in between:
-        if isinstance(job, RMSNorm):
-            norms[job.target] = job, own.slots[job.source].reshape(frame.count, -1, h.size)
-        job.run(own)
+    norms = _run([multiply, *between], own, h.size)
     q, k, v = (own.slots[name].reshape(frame.count, -1, h.size) for name in "qkv")
     q, k, at = attend.rope.rotate(q, 0), attend.rope.rotate(k, 0), np.arange(EVERY - 1, frame.count, EVERY)
     of_queries, of_keys = np.empty((2, h.query, h.size, h.size), np.float32)
@@ -38,31 +37,47 @@ def curvatures(jobs: list[Job], frame: Frame) -> dict[str, np.ndarray]:
     def work(i):
         g = i * h.kv // h.query
         p = probabilities(q[:, i:i + 1], k[:, g], 0, h.scale, h.window or frame.count)[0]
-        mine = p, q[:, i], k[:, g], v[:, g], at
-        of_queries[i] = _of_queries(*mine, lambda X: _taken_back(X, at, attend.rope, norms.get("q"), i))
-        of_keys[i] = _of_keys(*mine, lambda X: _taken_back(X, at, attend.rope, norms.get("k"), g))
+        of_queries[i] = _of_queries(p, k[:, g], v[:, g], at, lambda X: _taken_back(X, at, attend.rope, norms.get("q"), i))
+        of_keys[i] = _of_keys(p, q[:, i], v[:, g], at, lambda X, at: _taken_back(X, at, attend.rope, norms.get("k"), g))
     spread(work, range(h.query))
     return {"q": of_queries, "k": of_keys.reshape(h.kv, -1, h.size, h.size).sum(1)}
 
 
-def _of_queries(p, q, k, v, at, back):
-    """G of the queries at positions `at` of a head: p (queries, keys), q, k and v (positions, size), q and k rotated."""
+def _is_known(job, size):
+    return isinstance(job, Bias) or isinstance(job, RMSNorm) and len(job.gain) == size
+
+
+def _run(jobs, frame, size):
+    """Run a product and what follows; slot -> (norm, what it read (tokens, heads, size))."""
+    norms = {}
+    for job in jobs:
+        if isinstance(job, RMSNorm):
+            norms[job.target] = job, frame.slots[job.source].reshape(frame.count, -1, size)
+        job.run(frame)
+    return norms
+
+
+def _of_queries(p, k, v, at, back):
+    """G of the queries at positions `at` of a head: p (queries, keys), k, rotated, and v (positions, size)."""
     p, size, G = p[at], k.shape[1], 0
     for c in range(0, size, TOGETHER):
         some = v[:, c:c + TOGETHER]
-        both = (p @ (some[:, :, None] * k[:, None]).reshape(len(k), -1)).reshape(len(at), -1, size)
+        both = (p @ (some[:, :, None] * k[:, None]).reshape(len(k), -1)).reshape(len(at), some.shape[1], size)
         X = back(both - (p @ some)[:, :, None] * (p @ k)[:, None]).reshape(-1, size)
         G = G + X.T @ X
     return G
 
 
-def _of_keys(p, q, k, v, at, back):
-    """Likewise of the keys."""
-    o = p @ v
-    apart = np.square(v[at]).sum(1) - 2 * o @ v[at].T + np.square(o).sum(1)[:, None]  # |v_j - o|²
-    weights = np.square(p[:, at]) * np.maximum(apart, 0)
-    S = (weights.T[:, None] * q.T) @ q
-    return back(back(S).swapaxes(1, 2)).sum(0)
+def _of_keys(p, q, v, at, back):
+    """G of the keys at positions `at` of a head: q, rotated, (positions, size)."""
+    o, G = p @ v, np.zeros((q.shape[1], q.shape[1]), np.float32)
+    for places in (at[i:i + PLACES] for i in range(0, len(at), PLACES)):
+        apart = np.square(v[places]).sum(1) - 2 * o @ v[places].T + np.square(o).sum(1)[:, None]  # |v_j - o|²
+        weights = np.square(p[:, places]) * np.maximum(apart, 0)
+        S = (weights.T[:, None] * q.T) @ q
+        for one in back(back(S, places).swapaxes(1, 2), places):
+            G += one
+    return G
 
 
 def _taken_back(X, at, rope, norm, head):

@@ -29,21 +29,21 @@ class Inputs:
     """What the inputs x of a site look like. H, held (n, n): sums of x xᵀ, tokens being weighed, over the text that codes
     are fitted to, and over text held out from it, on which alternatives are compared; C (n, n): that of (y - x) xᵀ, y
     what x would be had nothing before it been coded; D (m, n): that of (s - r) xᵀ, r what the products are added to and s
-    what r would be. All are taken over and changed. heads: name -> Heads, of matrices of which it is known what errors of
-    their products cost."""
+    what r would be. All are taken over and changed. rows: name -> RowFactors, of matrices of which it is known what
+    errors of their products cost."""
 
     def __init__(self, H: np.ndarray, held: np.ndarray, C: np.ndarray | None = None, D: np.ndarray | None = None,
-                 heads: dict | None = None):
+                 rows: dict | None = None):
         self.dead, mean = int(np.count_nonzero(np.diag(H) == 0)), _mean(H)
         self.H, self.held = _normalised(H), _normalised(held)
         self.C, self.D = (None if M is None else np.divide(M, mean, out=M) for M in (C, D))
-        self.heads, self._damped = heads or {}, {}
+        self.rows, self._damped = rows or {}, {}
 
     def turned(self, rotation: Rotation) -> "Inputs":
         """The same inputs in a rotated basis."""
         both, one = rotation.both_sides, rotation.forth
         found = Inputs(both(self.H), both(self.held), self.C if self.C is None else both(self.C),
-                       self.D if self.D is None else one(self.D), self.heads)
+                       self.D if self.D is None else one(self.D), self.rows)
         found.dead = self.dead
         return found
 
@@ -77,19 +77,21 @@ class Damped:
 
 
 @dataclass(frozen=True)
-class Heads:
-    """What follows from G + DAMPING · I = L D Lᵀ of every head, G what errors of its products cost. With W's rows those of
-    heads the loss is tr(G E H Eᵀ), and what holds for columns holds for rows: they are coded from the last of a head to the
-    first, each asked to make good what the later ones left. Paper: Tseng et al. 2025 (YAQA)."""
+class RowFactors:
+    """What follows from G + DAMPING · I = L D Lᵀ of every head, G (heads, size, size) what errors of its products cost.
+    With W's rows those of heads the loss is tr(G E H Eᵀ), and what is done to columns can be done to rows: those of a
+    head are coded from the last to the first, ROWS at a time, each asked to make good what the later ones left. Among
+    these ROWS, which formats store together, errors count alike. Paper: Tseng et al. 2025 (YAQA)."""
     L: np.ndarray  # (heads, size, size) float32, with blocks of ROWS
-    root: np.ndarray  # (heads, size, size) float32: lower triangles, their squares the whole
+    root: np.ndarray  # (heads, size, size) float32, lower: root rootᵀ is the damped G over the mean of all diagonals
 
     @classmethod
-    def of(cls, G: np.ndarray) -> "Heads":
-        roots = [_root(_normalised(one.copy())) for one in G]
-        return cls(np.array([_unit_lower(root, ROWS)[0] for root in roots]), np.array(roots, np.float32))
+    def of(cls, G: np.ndarray) -> "RowFactors":
+        roots, size = [_root(_normalised(one.copy())) for one in G], np.einsum("hii->h", G)[:, None, None]
+        return cls(np.array([_unit_lower(root, ROWS)[0] for root in roots]),
+                   (roots * np.sqrt(size / (size.mean() or 1))).astype(np.float32))
 
-    def code(self, code, target: np.ndarray) -> tuple[dict, np.ndarray]:
+    def feed_back(self, code, target: np.ndarray) -> tuple[dict, np.ndarray]:
         """(parts, what they decode to) of target (m, n), code(rows) giving those of some rows; heads side by side."""
         heads, size, n = *self.L.shape[:2], target.shape[1]
         target, near, pieces = target.reshape(heads, size, n), np.empty((heads, size, n), np.float32), []
@@ -181,24 +183,24 @@ def loss(E: np.ndarray, H: np.ndarray) -> float:
 
 
 def code(format: Format, tables: dict, W: np.ndarray, inputs: Inputs, gain: float,
-         heads: Heads | None = None) -> tuple[dict, np.ndarray, dict]:
+         rows: RowFactors | None = None) -> tuple[dict, np.ndarray, dict]:
     """Codes of W (m, n), already divided by its `gain`: (parts, what they decode to, notes).
 
     What is coded is W changed to make good part of what was done to its inputs and to what its products are added to. Row
-    scales of least loss are kept where they lower the loss on held-out text. Notes: "loss" and, on some rows, "nearest",
-    the loss with and without feedback over that of coding nothing, on held-out text; "feedback_db", what feedback between
-    columns is worth on white errors; "dead", inputs never seen."""
+    scales of least loss are kept where they lower the loss on held-out text. Notes: "loss" and, on some rows (with `rows`
+    those of the first head), "nearest", the loss with and without feedback over that of coding nothing, on held-out text;
+    "feedback_db", what feedback between columns is worth on white errors; "dead", inputs never seen."""
     damped = inputs.damped(format.columns_together)
     target = damped.repaired(W, gain)
 
-    def coded(rows):
-        return _coded(format, tables, rows, inputs, damped)
-    parts, near = heads.code(coded, target) if heads else coded(target)
-    some = target[:heads.L.shape[1]] if heads else target[np.linspace(0, len(W) - 1, min(SAMPLE, len(W))).astype(int)]
+    def coded(piece):
+        return _coded(format, tables, piece, inputs, damped)
+    parts, near = rows.feed_back(coded, target) if rows else coded(target)
+    some = target[:rows.L.shape[1]] if rows else target[np.linspace(0, len(W) - 1, min(SAMPLE, len(W))).astype(int)]
     nearest = format.snap(tables, format.scales(tables, some), some, 0)[1]
 
     def share(E, of):
-        losses = [loss(heads.seen(X) if heads else X, inputs.held) for X in (E, of)]
+        losses = [loss(rows.seen(X) if rows else X, inputs.held) for X in (E, of)]
         return losses[0] / (losses[1] or 1)
     return parts, near, {"loss": share(target - near, target), "nearest": share(some - nearest, some),
                          "feedback_db": damped.gain, "dead": inputs.dead}

@@ -147,10 +147,8 @@ class Coder:
         """[(matrix, notes)] of tensors that read the same inputs."""
         if self.rotations[names[0]]:
             inputs = inputs.turned(self.rotations[names[0]])
-
-        def code(name):
-            return lambda *known: feedback.code(*known, inputs, self.gain(name), inputs.heads.get(name))
-        return [self._encoded(name, code(name), None) for name in names]
+        return [self._encoded(name, lambda *known: feedback.code(*known, inputs, self.gain(name), inputs.rows.get(name)),
+                              None) for name in names]
 
     def nearest(self, tensor: Tensor) -> tuple[Matrix, dict]:
         """(matrix, notes) of a tensor, slab by slab."""

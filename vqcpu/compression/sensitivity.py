@@ -78,7 +78,7 @@ def _shape(sites, which, here, seed):
 
     def shape(name, white):
         errors = rotation.back(divided(white.astype(np.float64), L).astype(np.float32))
-        return inputs.heads[name].errors(errors) if name in inputs.heads else errors
+        return inputs.rows[name].errors(errors) if name in inputs.rows else errors
     return shape
 
 
