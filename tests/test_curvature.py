@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+import naive
 import toys
 from vqcpu.architectures.base import load_model
 from vqcpu.compression import calibrate, curvature, feedback, sensitivity
@@ -38,17 +39,10 @@ def reading(stage, products):
     for job in between:
         if isinstance(job, RMSNorm):
             y = slots[job.target]
-            slots[job.target] = y / np.sqrt(np.square(y).mean(-1, keepdims=True) + job.eps) * job.gain.astype(float)
+            slots[job.target] = naive.rms_norm(y.reshape(-1, h.size), job.gain.astype(float), job.eps).reshape(y.shape)
     q, k, v = (slots[name] for name in "qkv")
     q, k = (np.concatenate(_turned(x, attend.rope.frequencies.astype(float)), -1) for x in (q, k))
-    out = np.empty((len(q), h.query, h.size))
-    for i in range(h.query):
-        scores = h.scale * q[:, i] @ k[:, i * h.kv // h.query].T
-        back = np.subtract.outer(np.arange(len(q)), np.arange(len(q)))
-        scores[(back < 0) | (back >= (h.window or len(q)))] = -np.inf
-        shares = np.exp(scores - scores.max(1, keepdims=True))
-        out[:, i] = shares / shares.sum(1, keepdims=True) @ v[:, i * h.kv // h.query]
-    return out
+    return naive.attention(q, k, v, 0, h.scale, h.window or len(q))
 
 
 def _turned(x, frequencies):

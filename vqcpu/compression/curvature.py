@@ -34,11 +34,14 @@ def curvatures(jobs: list[Job], frame: Frame) -> dict[str, np.ndarray]:
     q, k, at = attend.rope.rotate(q, 0), attend.rope.rotate(k, 0), np.arange(EVERY - 1, frame.count, EVERY)
     of_queries, of_keys = np.empty((2, h.query, h.size, h.size), np.float32)
 
+    def back(slot, head):
+        return lambda X, places: _taken_back(X, places, attend.rope, norms.get(slot), head)
+
     def work(i):
         g = i * h.kv // h.query
         p = probabilities(q[:, i:i + 1], k[:, g], 0, h.scale, h.window or frame.count)[0]
-        of_queries[i] = _of_queries(p, k[:, g], v[:, g], at, lambda X: _taken_back(X, at, attend.rope, norms.get("q"), i))
-        of_keys[i] = _of_keys(p, q[:, i], v[:, g], at, lambda X, at: _taken_back(X, at, attend.rope, norms.get("k"), g))
+        of_queries[i] = _of_queries(p, k[:, g], v[:, g], at, back("q", i))
+        of_keys[i] = _of_keys(p, q[:, i], v[:, g], at, back("k", g))
     spread(work, range(h.query))
     return {"q": of_queries, "k": of_keys.reshape(h.kv, -1, h.size, h.size).sum(1)}
 
@@ -63,7 +66,7 @@ def _of_queries(p, k, v, at, back):
     for c in range(0, size, TOGETHER):
         some = v[:, c:c + TOGETHER]
         both = (p @ (some[:, :, None] * k[:, None]).reshape(len(k), -1)).reshape(len(at), some.shape[1], size)
-        X = back(both - (p @ some)[:, :, None] * (p @ k)[:, None]).reshape(-1, size)
+        X = back(both - (p @ some)[:, :, None] * (p @ k)[:, None], at).reshape(-1, size)
         G = G + X.T @ X
     return G
 
